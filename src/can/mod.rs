@@ -1,0 +1,1 @@
+//! CAN frames, identifiers and the candump text form. Pure: no sockets, no clock.

@@ -1,0 +1,1 @@
+//! TOML to validated types; every key documented, every problem reported at once.

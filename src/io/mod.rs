@@ -1,0 +1,1 @@
+//! Sockets, CAN buses, the clock and the kernel. Waits and moves bytes; decides nothing.

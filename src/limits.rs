@@ -1,0 +1,41 @@
+//! Every capacity of the program, with the reason for its size.
+//!
+//! Owns the numbers that bound memory and work. Relies on nothing. Never changes at run time: what is not bounded
+//! here does not exist.
+
+/// Largest OCP message body in bytes: the protocol's own limit ("16 KB"), both directions, without the header.
+pub const OCP_BODY: usize = 16_384;
+
+/// Nesting that the JSON reader follows before it calls a message invalid. User data of a dashboard nests 3 or 4
+/// deep; 32 leaves room and bounds the work of a hostile message.
+pub const JSON_DEPTH: usize = 32;
+
+/// Fields of `client_user_data` that one configuration may name. They travel inline in each command.
+pub const USER_FIELDS: usize = 64;
+
+/// Bytes kept of `fault_reason` for display. Diagnostic text is cut, never the message that carries it.
+pub const FAULT_REASON: usize = 120;
+
+/// CAN buses of one gateway: one thread each. Two HATs with two channels each is the most a Pi carries.
+pub const BUSES: usize = 4;
+
+/// Frames that the gateway sends (actuator messages). Their in-flight and counter state is one bit or byte each
+/// in fixed arrays; the foreign-writer filter holds one kernel filter each.
+pub const OUT_MESSAGES: usize = 64;
+
+/// Feedback messages that are decoded.
+pub const FEEDBACK_MESSAGES: usize = 64;
+
+/// Signals that one configuration may send. 1,000 is the size that the mapping bench proves.
+pub const OUT_SIGNALS: usize = 1_024;
+
+/// Commands between the ocp thread and the watchdog: only the newest matters, four absorb one scheduling hiccup
+/// of 20 ms at OCP's 10 ms pace without dropping.
+pub const COMMAND_DEPTH: usize = 4;
+
+/// Frames between a can thread and the watchdog or the ocp thread: a full 1 Mbit/s bus carries about 8 frames a
+/// millisecond, so 256 is 32 ms of the worst burst, longer than any allowed scheduling gap.
+pub const FEEDBACK_DEPTH: usize = 256;
+
+/// Events between the watchdog and main: state changes and trips, a few a second at most.
+pub const EVENT_DEPTH: usize = 64;

@@ -1,0 +1,1 @@
+//! Signals: the DBC file, bit codec, counters and checksums, sources, transforms and the mapping plan. Pure.

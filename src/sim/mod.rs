@@ -1,0 +1,1 @@
+//! Simulators: the OCP servers, the vehicle, a world in virtual time with faulty links and checkers.

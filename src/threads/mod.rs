@@ -1,0 +1,1 @@
+//! How each thread waits. A thread is a place to wait, not a place to think.

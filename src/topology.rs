@@ -1,0 +1,1 @@
+//! Every thread and every channel of the process, declared in one table.
