@@ -1,1 +1,8 @@
 //! The part that decides whether anything moves. Pure functions of time and input; reviewed by eye.
+//!
+//! Owns the states, the faults, the limits and the schedule of actuator frames. Relies on `signals`, `can`, `limits`
+//! and `time`. Never reads a clock, never waits, never allocates after start, never logs.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+pub mod settings;

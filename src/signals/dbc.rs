@@ -1,0 +1,1 @@
+//! The vehicle description: a DBC file as messages and signals.

@@ -1,0 +1,1 @@
+//! What the vehicle reports, with its age.
