@@ -79,6 +79,8 @@ settings! {
     latency_stop, "latency_stop_ms", 500, 100..=500, "latency above which it trips";
     /// Our answer is not taken by the kernel: the peer does not read.
     reply, "reply_ms", 50, 20..=200, "our reply waits in front of the socket";
+    /// Up and accepting frames, and nothing echoed: by then it is no cable that is plugged in again.
+    can_dead, "can_dead_ms", 10_000, 2_000..=60_000, "no echo at all before the bus counts as dead";
     /// A message that arrives in drips.
     frame_assembly, "frame_assembly_ms", 50, 20..=200, "one message takes this long to arrive";
     /// Cut cable, bus-off, dead driver.
