@@ -1,0 +1,349 @@
+//! A TOML file as a tree that knows its lines, and typed readers that report instead of stopping.
+//!
+//! Owns types of values, unknown keys and their places. Relies on `problem` and the `toml` crate for the syntax. Never
+//! knows what a key means.
+
+use super::problem::{Findings, Place, Problem, nearest};
+use std::cell::RefCell;
+use std::path::Path;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Longest text that any key takes; names on a CAN bus, in a DBC or in JSON are far shorter.
+const TEXT_BYTES: usize = 256;
+
+/// A value in the file.
+#[derive(Debug)]
+pub(super) enum Value {
+    Text(String),
+    Integer(i64),
+    Number(f64),
+    Flag(bool),
+    /// A date or a time: no key takes one.
+    Time,
+    Array(Vec<Item>),
+    Table(Vec<Item>),
+}
+
+/// A value with its place.
+#[derive(Debug)]
+pub(super) struct Item {
+    /// The last part of `path`.
+    pub(super) key: String,
+    path: String,
+    line: usize,
+    pub(super) value: Value,
+}
+
+impl Place for Item {
+    fn path(&self) -> &str {
+        &self.path
+    }
+    fn line(&self) -> Option<usize> {
+        Some(self.line)
+    }
+}
+
+/// Parses the text. All syntax errors and duplicate keys go to `findings`; what could be read is returned so that
+/// its problems are reported too.
+pub(super) fn parse(text: &str, file: &Path, findings: &Findings) -> Item {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        let line = error.span().map(|span| line_of(text, span.start));
+        findings.push(Problem {
+            file: file.to_path_buf(),
+            line,
+            key: String::new(),
+            reason: format!("not valid TOML: {}", error.message().replace('\n', ", ")),
+            nearest: None,
+        });
+    }
+    Item { key: String::new(), path: String::new(), line: 1, value: table(text, "", root.get_ref()) }
+}
+
+/// Line of a byte offset, counted from 1.
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|b| *b == b'\n').count()
+}
+
+fn table(text: &str, path: &str, from: &DeTable<'_>) -> Value {
+    let mut entries: Vec<(&Spanned<_>, &Spanned<DeValue<'_>>)> = from.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    let items = entries.into_iter().map(|(key, value)| {
+        let name = key.get_ref().to_string();
+        let path = join(path, &name);
+        let line = line_of(text, key.span().start);
+        let value = convert(text, &path, value.get_ref());
+        Item { key: name, path, line, value }
+    });
+    Value::Table(items.collect())
+}
+
+fn convert(text: &str, path: &str, from: &DeValue<'_>) -> Value {
+    match from {
+        DeValue::String(s) => Value::Text(s.to_string()),
+        // An integer beyond 64 bits is no number that any key takes; it becomes a float and fails there.
+        DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix())
+            .map_or_else(|_| Value::Number(f64::INFINITY), Value::Integer),
+        DeValue::Float(f) => Value::Number(f.as_str().parse().unwrap_or(f64::NAN)),
+        DeValue::Boolean(b) => Value::Flag(*b),
+        DeValue::Datetime(_) => Value::Time,
+        DeValue::Array(items) => Value::Array(
+            items
+                .iter()
+                .enumerate()
+                .map(|(i, item)| {
+                    let path = format!("{path}[{i}]");
+                    let value = convert(text, &path, item.get_ref());
+                    Item { key: i.to_string(), path, line: line_of(text, item.span().start), value }
+                })
+                .collect(),
+        ),
+        DeValue::Table(inner) => table(text, path, inner),
+    }
+}
+
+/// Appends a key to a path; keys that are not bare are quoted and escaped, so that a path is always one line.
+fn join(path: &str, key: &str) -> String {
+    let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    let key = if bare { key.to_owned() } else { format!("\"{}\"", key.escape_debug()) };
+    if path.is_empty() { key } else { format!("{path}.{key}") }
+}
+
+impl Item {
+    fn type_name(&self) -> &'static str {
+        match self.value {
+            Value::Text(_) => "a text",
+            Value::Integer(_) => "an integer",
+            Value::Number(_) => "a number",
+            Value::Flag(_) => "true or false",
+            Value::Time => "a date or time",
+            Value::Array(_) => "a list",
+            Value::Table(_) => "a table",
+        }
+    }
+
+    fn wrong_type(&self, findings: &Findings, wanted: &str) {
+        findings.at(self, format!("must be {wanted}, not {}", self.type_name()));
+    }
+
+    /// A text of one line.
+    pub(super) fn text(&self, findings: &Findings) -> Option<&str> {
+        let Value::Text(text) = &self.value else {
+            self.wrong_type(findings, "a text");
+            return None;
+        };
+        if text.is_empty() || text.len() > TEXT_BYTES || text.chars().any(char::is_control) {
+            findings.at(self, format!("must be a text of 1 to {TEXT_BYTES} bytes without control characters"));
+            return None;
+        }
+        Some(text)
+    }
+
+    /// A finite number.
+    pub(super) fn number(&self, findings: &Findings) -> Option<f64> {
+        // Beyond 2^53 an f64 does not hold every integer.
+        const EXACT: i64 = 1 << 53;
+        match self.value {
+            Value::Integer(i) if (-EXACT..=EXACT).contains(&i) => Some(i as f64),
+            Value::Number(n) if n.is_finite() => Some(n),
+            Value::Integer(_) | Value::Number(_) => {
+                findings.at(self, "must be a finite number, at most 2^53 where it has no decimals");
+                None
+            }
+            _ => {
+                self.wrong_type(findings, "a number");
+                None
+            }
+        }
+    }
+
+    /// An integer within bounds.
+    pub(super) fn integer(&self, findings: &Findings, min: u32, max: u32, unit: &str) -> Option<u32> {
+        let Value::Integer(i) = self.value else {
+            self.wrong_type(findings, &format!("an integer, {min} to {max}{unit}"));
+            return None;
+        };
+        match u32::try_from(i) {
+            Ok(value) if (min..=max).contains(&value) => Some(value),
+            _ => {
+                findings.at(self, format!("must be {min} to {max}{unit}, not {i}"));
+                None
+            }
+        }
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&self, findings: &Findings) -> Option<bool> {
+        match self.value {
+            Value::Flag(flag) => Some(flag),
+            _ => {
+                self.wrong_type(findings, "true or false");
+                None
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(&self, findings: &Findings, choices: &[(&'static str, T)]) -> Option<T> {
+        let text = self.text(findings)?;
+        let found = choices.iter().find(|(word, _)| *word == text);
+        if found.is_none() {
+            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            let like = nearest(text, words.iter().copied());
+            findings.at_like(self, format!("must be one of: {}", words.join(", ")), like);
+        }
+        found.map(|(_, value)| *value)
+    }
+
+    /// The entries of a table.
+    pub(super) fn table<'a>(&'a self, findings: &'a Findings) -> Option<Table<'a>> {
+        let Value::Table(entries) = &self.value else {
+            self.wrong_type(findings, "a table");
+            return None;
+        };
+        Some(Table { of: self, entries, asked: RefCell::new(Vec::new()), findings })
+    }
+
+    /// The items of a list.
+    pub(super) fn list(&self, findings: &Findings) -> Option<&[Self]> {
+        let Value::Array(items) = &self.value else {
+            self.wrong_type(findings, "a list");
+            return None;
+        };
+        Some(items)
+    }
+
+    /// A list of two numbers, the first below the second.
+    pub(super) fn range(&self, findings: &Findings) -> Option<(f64, f64)> {
+        let Value::Array(items) = &self.value else {
+            self.wrong_type(findings, "a list of two numbers, [low, high]");
+            return None;
+        };
+        let [low, high] = items.as_slice() else {
+            findings.at(self, format!("must be a list of two numbers, [low, high], not of {}", items.len()));
+            return None;
+        };
+        let (low, high) = (low.number(findings), high.number(findings));
+        let (low, high) = (low?, high?);
+        if low >= high {
+            findings.at(self, format!("the first number must be below the second: {low} is not below {high}"));
+            return None;
+        }
+        Some((low, high))
+    }
+}
+
+/// A table that notes which keys were asked for, so that the others are unknown.
+#[derive(Debug)]
+pub(super) struct Table<'a> {
+    pub(super) of: &'a Item,
+    entries: &'a [Item],
+    asked: RefCell<Vec<&'static str>>,
+    pub(super) findings: &'a Findings,
+}
+
+impl Place for Table<'_> {
+    fn path(&self) -> &str {
+        &self.of.path
+    }
+    fn line(&self) -> Option<usize> {
+        // The root has no line of its own: what is missing there is missing in the file.
+        (!self.of.path.is_empty()).then_some(self.of.line)
+    }
+}
+
+impl<'a> Table<'a> {
+    /// The value of a key, of whatever type.
+    pub(super) fn item(&self, key: &'static str) -> Option<&'a Item> {
+        self.asked.borrow_mut().push(key);
+        self.entries.iter().find(|e| e.key == key)
+    }
+
+    /// The value of a key that must be there.
+    pub(super) fn required(&self, key: &'static str, what: &str) -> Option<&'a Item> {
+        let found = self.item(key);
+        if found.is_none() {
+            self.missing(key, what);
+        }
+        found
+    }
+
+    /// Reports a key that must be there and is not.
+    pub(super) fn missing(&self, key: &str, what: &str) {
+        // Where the key is there under a wrong spelling, its own report names the right one.
+        self.findings.push(Problem {
+            file: self.findings.file().to_path_buf(),
+            line: self.line(),
+            key: join(&self.of.path, key),
+            reason: format!("is missing: {what}"),
+            nearest: None,
+        });
+    }
+
+    /// All entries, for tables whose keys are names the user chooses.
+    pub(super) fn named(&self) -> &'a [Item] {
+        self.entries
+    }
+
+    /// See [`Item::text`].
+    pub(super) fn text(&self, key: &'static str) -> Option<&'a str> {
+        self.item(key)?.text(self.findings)
+    }
+
+    /// See [`Item::number`].
+    pub(super) fn number(&self, key: &'static str) -> Option<f64> {
+        self.item(key)?.number(self.findings)
+    }
+
+    /// A number above 0.
+    pub(super) fn positive(&self, key: &'static str) -> Option<f64> {
+        let item = self.item(key)?;
+        let number = item.number(self.findings)?;
+        if number <= 0.0 {
+            self.findings.at(item, format!("must be above 0, not {number}"));
+            return None;
+        }
+        Some(number)
+    }
+
+    /// A number within bounds.
+    pub(super) fn within(&self, key: &'static str, min: f64, max: f64) -> Option<f64> {
+        let item = self.item(key)?;
+        let number = item.number(self.findings)?;
+        if !(min..=max).contains(&number) {
+            self.findings.at(item, format!("must be {min} to {max}, not {number}"));
+            return None;
+        }
+        Some(number)
+    }
+
+    /// See [`Item::integer`].
+    pub(super) fn integer(&self, key: &'static str, min: u32, max: u32, unit: &str) -> Option<u32> {
+        self.item(key)?.integer(self.findings, min, max, unit)
+    }
+
+    /// See [`Item::flag`].
+    pub(super) fn flag(&self, key: &'static str) -> Option<bool> {
+        self.item(key)?.flag(self.findings)
+    }
+
+    /// See [`Item::choice`].
+    pub(super) fn choice<T: Copy>(&self, key: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
+        self.item(key)?.choice(self.findings, choices)
+    }
+
+    /// See [`Item::table`].
+    pub(super) fn table(&self, key: &'static str) -> Option<Table<'a>> {
+        self.item(key)?.table(self.findings)
+    }
+
+    /// Reports every key that nobody asked for.
+    pub(super) fn finish(self) {
+        let asked = self.asked.borrow();
+        for entry in self.entries.iter().filter(|e| !asked.contains(&e.key.as_str())) {
+            let free = asked.iter().copied().filter(|a| !self.entries.iter().any(|e| e.key == *a));
+            self.findings.at_like(entry, "unknown key", nearest(&entry.key, free));
+        }
+    }
+}
