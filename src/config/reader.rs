@@ -134,7 +134,8 @@ impl Item {
             return None;
         };
         if text.is_empty() || text.len() > TEXT_BYTES || text.chars().any(char::is_control) {
-            findings.at(self, format!("must be a text of 1 to {TEXT_BYTES} bytes without control characters"));
+            findings
+                .at(self, format!("must be a text of 1 to {TEXT_BYTES} bytes without control characters"));
             return None;
         }
         Some(text)
@@ -227,7 +228,8 @@ impl Item {
         let (low, high) = (low.number(findings), high.number(findings));
         let (low, high) = (low?, high?);
         if low >= high {
-            findings.at(self, format!("the first number must be below the second: {low} is not below {high}"));
+            findings
+                .at(self, format!("the first number must be below the second: {low} is not below {high}"));
             return None;
         }
         Some((low, high))

@@ -76,7 +76,9 @@ fn address(item: &Item, findings: &Findings) -> Option<SocketAddr> {
         let reason = if text.parse::<IpAddr>().is_ok() {
             "must have a port, such as \"127.0.0.1:4000\"".to_owned()
         } else {
-            format!("must be an IP address and a port, such as \"127.0.0.1:4000\", not {text:?}; host names are not looked up")
+            format!(
+                "must be an IP address and a port, such as \"127.0.0.1:4000\", not {text:?}; host names are not looked up"
+            )
         };
         let nearest = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
         findings.at_like(item, reason, nearest);

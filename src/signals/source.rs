@@ -109,7 +109,9 @@ impl Source {
         match self {
             Self::Constant(value) => Reading::Number(value),
             Self::Axis(index) => match &readings.pad {
-                Some(pad) => pad.axes.get(usize::from(index)).map_or(Reading::Invalid, |v| Reading::Number(*v)),
+                Some(pad) => {
+                    pad.axes.get(usize::from(index)).map_or(Reading::Invalid, |v| Reading::Number(*v))
+                }
                 None => Reading::Missing,
             },
             Self::Button(bit) => match &readings.pad {
