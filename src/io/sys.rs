@@ -1,0 +1,375 @@
+//! The system calls that the crates hide: the only `unsafe` of the program.
+//!
+//! Owns `recvmsg` with its flags and control messages (nix returns no flags, and `MSG_CONFIRM` is the proof that a CAN
+//! frame was sent), the interface queries, the scheduler and memory calls, and shared words in mapped files. Relies on
+//! libc. Never decides anything; each function is one call and its translation.
+
+#![allow(unsafe_code, reason = "this file is the one place for it; every block says why it is sound")]
+
+use core::mem::{self, MaybeUninit};
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+
+/// What one `recvmsg` call brought.
+#[derive(Debug)]
+pub struct Message {
+    /// Bytes written to the buffer; 0 means that the peer closed.
+    pub len: usize,
+    /// The message flags (`MSG_CONFIRM`, `MSG_DONTROUTE`, `MSG_TRUNC`).
+    pub flags: i32,
+    /// Receive queue overflows since the socket was opened, where the kernel attached the count (`SO_RXQ_OVFL`).
+    pub overflows: Option<u32>,
+    /// A file descriptor that the peer sent along.
+    pub attached: Option<OwnedFd>,
+}
+
+/// Room for the control messages we ask for: one `u32` count and one descriptor. Aligned as `cmsghdr` needs.
+#[repr(C, align(8))]
+struct ControlBuffer([u8; 64]);
+
+/// Receives one message without waiting.
+///
+/// # Errors
+/// The errno of the call; `EAGAIN` where nothing is there.
+pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Message, Errno> {
+    let mut control = ControlBuffer([0; 64]);
+    let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: msghdr is plain data for which all zeros is a valid value.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    header.msg_iov = &raw mut iov;
+    header.msg_iovlen = 1;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = control.0.len() as _; // 64 fits every width this field has
+    // SAFETY: the header points to one iovec over `buffer` and to `control`, both alive and writable for the call.
+    let got = unsafe {
+        libc::recvmsg(fd.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC)
+    };
+    let len = usize::try_from(Errno::result(got)?).unwrap_or(0);
+    let mut message = Message { len, flags: header.msg_flags, overflows: None, attached: None };
+
+    // SAFETY: the kernel filled `msg_control` and `msg_controllen`; the macros walk inside them.
+    let mut cursor = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
+    while !cursor.is_null() {
+        // SAFETY: not null, so it points to a whole cmsghdr inside `control`.
+        let entry = unsafe { &*cursor };
+        // SAFETY: the data of this entry follows it, inside `control`.
+        let data = unsafe { libc::CMSG_DATA(cursor) };
+        if (entry.cmsg_level, entry.cmsg_type) == (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) {
+            // SAFETY: the kernel writes a u32 for this type; it may be unaligned for us.
+            message.overflows = Some(unsafe { ptr::read_unaligned(data.cast::<u32>()) });
+        } else if (entry.cmsg_level, entry.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: at least one descriptor follows; the kernel has installed it for this process and nobody else
+            // owns it.
+            let fd = unsafe { OwnedFd::from_raw_fd(ptr::read_unaligned(data.cast::<i32>())) };
+            message.attached = Some(fd);
+        }
+        // SAFETY: `cursor` is an entry of this header.
+        cursor = unsafe { libc::CMSG_NXTHDR(&raw const header, cursor) };
+    }
+    Ok(message)
+}
+
+/// Accepts a connection without waiting; the new descriptor does not block and is closed on exec.
+///
+/// # Errors
+/// The errno of the call; `EAGAIN` where nobody waits.
+pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: null address and length are allowed and mean that the peer's address is not wanted.
+    let fd = unsafe { libc::accept4(listener.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags) };
+    let fd = Errno::result(fd)?;
+    // SAFETY: the call succeeded, so `fd` is new and ours.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// An interface request for `name`, all else zero. `None` for a name that does not fit.
+fn interface_request(name: &str) -> Option<libc::ifreq> {
+    // SAFETY: ifreq is a name and a union of plain data and pointers; all zeros is valid.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    if name.is_empty() || name.len() >= request.ifr_name.len() {
+        return None;
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char; // the kernel's char may be signed; the bits are what counts
+    }
+    Some(request)
+}
+
+/// Runs one interface ioctl on any socket.
+fn interface_call(
+    socket: BorrowedFd<'_>,
+    request: libc::c_ulong,
+    argument: &mut libc::ifreq,
+) -> Result<(), Errno> {
+    // SAFETY: `argument` is a whole ifreq, alive for the call; the requests used here read and write no more than that,
+    // and the one that carries a pointer (SIOCETHTOOL) is set up by its caller.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), request as _, &raw mut *argument) };
+    Errno::result(result).map(drop)
+}
+
+/// The low 16 interface flags (`IFF_UP`, `IFF_RUNNING`). `IFF_ECHO` is above them and not in here.
+///
+/// # Errors
+/// `ENODEV` where no such interface exists.
+pub fn interface_flags(socket: BorrowedFd<'_>, name: &str) -> Result<u16, Errno> {
+    let mut request = interface_request(name).ok_or(Errno::ENODEV)?;
+    interface_call(socket, libc::SIOCGIFFLAGS as _, &mut request)?;
+    // SAFETY: SIOCGIFFLAGS fills this member of the union.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(flags as u16) // same bits, read as a set
+}
+
+/// Length of the interface's transmit queue in frames.
+///
+/// # Errors
+/// `ENODEV` where no such interface exists.
+pub fn transmit_queue_len(socket: BorrowedFd<'_>, name: &str) -> Result<u32, Errno> {
+    let mut request = interface_request(name).ok_or(Errno::ENODEV)?;
+    interface_call(socket, libc::SIOCGIFTXQLEN as _, &mut request)?;
+    // SAFETY: SIOCGIFTXQLEN writes an int at the start of the union.
+    let len = unsafe { request.ifr_ifru.ifru_metric };
+    Ok(u32::try_from(len).unwrap_or(0))
+}
+
+/// Largest frame of the interface in bytes: 16 for classic CAN, 72 where CAN FD is on.
+///
+/// # Errors
+/// `ENODEV` where no such interface exists.
+pub fn mtu(socket: BorrowedFd<'_>, name: &str) -> Result<usize, Errno> {
+    let mut request = interface_request(name).ok_or(Errno::ENODEV)?;
+    interface_call(socket, libc::SIOCGIFMTU as _, &mut request)?;
+    // SAFETY: SIOCGIFMTU fills this member of the union.
+    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+    Ok(usize::try_from(mtu).unwrap_or(0))
+}
+
+/// `struct ethtool_drvinfo` of `linux/ethtool.h`.
+#[repr(C)]
+struct DriverInfo {
+    cmd: u32,
+    driver: [u8; 32],
+    version: [u8; 32],
+    fw_version: [u8; 32],
+    bus_info: [u8; 32],
+    erom_version: [u8; 32],
+    reserved2: [u8; 12],
+    counts: [u32; 5],
+}
+
+/// `ETHTOOL_GDRVINFO` of `linux/ethtool.h`.
+const ETHTOOL_GDRVINFO: u32 = 3;
+
+/// Name of the interface's driver (`vcan`, `mcp251xfd`, ...).
+///
+/// # Errors
+/// `ENODEV` where no such interface exists, `EOPNOTSUPP` where the driver does not say.
+pub fn driver_name(socket: BorrowedFd<'_>, name: &str) -> Result<heapless::String<32>, Errno> {
+    let mut request = interface_request(name).ok_or(Errno::ENODEV)?;
+    let mut info = DriverInfo {
+        cmd: ETHTOOL_GDRVINFO,
+        driver: [0; 32],
+        version: [0; 32],
+        fw_version: [0; 32],
+        bus_info: [0; 32],
+        erom_version: [0; 32],
+        reserved2: [0; 12],
+        counts: [0; 5],
+    };
+    request.ifr_ifru.ifru_data = (&raw mut info).cast();
+    // `info` outlives the call and has the size that ETHTOOL_GDRVINFO writes.
+    interface_call(socket, libc::SIOCETHTOOL as _, &mut request)?;
+    let mut driver = heapless::String::new();
+    for byte in info.driver.iter().take_while(|b| **b != 0) {
+        if driver.push(char::from(*byte)).is_err() {
+            break;
+        }
+    }
+    Ok(driver)
+}
+
+/// Puts the calling thread under `SCHED_FIFO` at `priority` (1 to 99). Threads that it starts do not inherit it.
+///
+/// # Errors
+/// `EPERM` without the right (`LimitRTPRIO=`).
+pub fn set_fifo_priority(priority: i32) -> Result<(), Errno> {
+    // SAFETY: sched_param is plain data; all zeros is valid.
+    let mut param: libc::sched_param = unsafe { mem::zeroed() };
+    param.sched_priority = priority;
+    // The raw call, because musl's own wrapper refuses; 0 is the calling thread.
+    // SAFETY: `param` is alive for the call, which only reads it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            0,
+            libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK,
+            &raw const param,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Scheduling policy and priority of the calling thread, without the reset flag.
+///
+/// # Errors
+/// The errno of the calls.
+pub fn scheduling() -> Result<(i32, i32), Errno> {
+    let mut param = MaybeUninit::<libc::sched_param>::zeroed();
+    // SAFETY: takes no pointers.
+    let policy = Errno::result(unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) })?;
+    // SAFETY: `param` is writable for the call and valid before it as zeros.
+    Errno::result(unsafe { libc::syscall(libc::SYS_sched_getparam, 0, param.as_mut_ptr()) })?;
+    // SAFETY: zeroed at the start and filled by the call.
+    let param = unsafe { param.assume_init() };
+    let policy = i32::try_from(policy).unwrap_or(0) & !libc::SCHED_RESET_ON_FORK;
+    Ok((policy, param.sched_priority))
+}
+
+/// Locks what the process has touched and will touch into memory. Pages are locked when first used: locking whole
+/// stacks and arenas unseen would cost tens of megabytes. So touch what must not fault (see [`prefault_stack`]).
+///
+/// # Errors
+/// `EPERM` or `ENOMEM` without the right (`LimitMEMLOCK=`).
+pub fn lock_memory() -> Result<(), Errno> {
+    // SAFETY: takes flags only and changes no memory contents.
+    let result = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
+    Errno::result(result).map(drop)
+}
+
+/// Touches the next 128 KiB of the calling thread's stack, so that no later call there faults. Deeper than any call
+/// chain of the watchdog, which keeps no large locals.
+#[inline(never)]
+pub fn prefault_stack() {
+    let mut stack = [0_u8; 128 * 1024];
+    for page in stack.chunks_mut(4096) {
+        page[0] = 1;
+        core::hint::black_box(&mut *page);
+    }
+    core::hint::black_box(&mut stack);
+}
+
+/// Words of a mapped file that several processes read and write.
+///
+/// A file must not shrink while mapped (the access would kill the process); ours have a fixed size, and live in a
+/// directory of mode 0700 or in memory alone.
+#[derive(Debug)]
+pub struct SharedWords {
+    base: NonNull<AtomicU64>,
+    words: usize,
+    writable: bool,
+}
+
+// SAFETY: the memory is accessed through atomics only and stays mapped until drop.
+unsafe impl Send for SharedWords {}
+// SAFETY: as above.
+unsafe impl Sync for SharedWords {}
+
+impl SharedWords {
+    /// Maps the first `words` words of the file.
+    ///
+    /// # Errors
+    /// `EINVAL` where the file is shorter than that or `words` is 0; else the errno of the call.
+    pub fn map(file: BorrowedFd<'_>, words: usize, writable: bool) -> Result<Self, Errno> {
+        let bytes = words.checked_mul(size_of::<u64>()).filter(|b| *b > 0).ok_or(Errno::EINVAL)?;
+        let size = nix::sys::stat::fstat(file)?.st_size;
+        if usize::try_from(size).unwrap_or(0) < bytes {
+            return Err(Errno::EINVAL);
+        }
+        let access = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        // SAFETY: a new mapping at an address of the kernel's choice; it aliases no Rust object.
+        let base =
+            unsafe { libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        if base == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        let base = NonNull::new(base.cast::<AtomicU64>()).ok_or(Errno::ENOMEM)?; // page aligned, so aligned for u64
+        Ok(Self { base, words, writable })
+    }
+
+    /// Word `index`, if there is one.
+    fn word(&self, index: usize) -> Option<&AtomicU64> {
+        if index >= self.words {
+            return None;
+        }
+        // SAFETY: inside the mapping, which is page aligned and lives as long as `self`.
+        Some(unsafe { self.base.add(index).as_ref() })
+    }
+
+    /// Reads word `index`; 0 beyond the end.
+    #[must_use]
+    pub fn load(&self, index: usize) -> u64 {
+        self.word(index).map_or(0, |w| w.load(Ordering::Acquire))
+    }
+
+    /// Writes word `index`. Does nothing beyond the end or on a read-only mapping.
+    pub fn store(&self, index: usize, value: u64) {
+        if self.writable
+            && let Some(word) = self.word(index)
+        {
+            word.store(value, Ordering::Release);
+        }
+    }
+
+    /// How many words there are.
+    #[must_use]
+    pub const fn words(&self) -> usize {
+        self.words
+    }
+}
+
+impl Drop for SharedWords {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range that `map` mapped; nothing borrows it any more. The result does not matter: the
+        // range is valid, and there is nothing to be done.
+        let _ = unsafe { libc::munmap(self.base.as_ptr().cast(), self.words * size_of::<u64>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn shared_words_are_seen_through_two_mappings() {
+        let file = memfd_create(c"test", MFdFlags::MFD_CLOEXEC).unwrap();
+        assert_eq!(SharedWords::map(file.as_fd(), 4, true).unwrap_err(), Errno::EINVAL, "file is empty");
+        nix::unistd::ftruncate(&file, 32).unwrap();
+        let writer = SharedWords::map(file.as_fd(), 4, true).unwrap();
+        let reader = SharedWords::map(file.as_fd(), 4, false).unwrap();
+        writer.store(3, 77);
+        writer.store(4, 1); // beyond the end: nothing
+        reader.store(3, 1); // read-only: nothing
+        assert_eq!(reader.load(3), 77);
+        assert_eq!(reader.load(4), 0);
+    }
+
+    #[test]
+    fn loopback_has_flags_a_queue_length_and_bad_names_do_not() {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+        let any = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        let flags = interface_flags(any.as_fd(), "lo").unwrap();
+        assert_ne!(flags & 0x8, 0, "IFF_LOOPBACK");
+        assert!(transmit_queue_len(any.as_fd(), "lo").is_ok());
+        for name in ["", "nosuchcan0", "a-name-that-is-too-long"] {
+            assert_eq!(interface_flags(any.as_fd(), name), Err(Errno::ENODEV), "{name}");
+            assert_eq!(driver_name(any.as_fd(), name), Err(Errno::ENODEV), "{name}");
+        }
+    }
+
+    #[test]
+    fn scheduling_is_read_back() {
+        let (policy, priority) = scheduling().unwrap();
+        assert_eq!((policy, priority), (libc::SCHED_OTHER, 0));
+        prefault_stack();
+        std::thread::spawn(|| match set_fifo_priority(1) {
+            Ok(()) => assert_eq!(scheduling(), Ok((libc::SCHED_FIFO, 1))),
+            Err(errno) => assert_eq!(errno, Errno::EPERM),
+        })
+        .join()
+        .unwrap();
+    }
+}
