@@ -1,0 +1,110 @@
+"""Finds the guest tests, runs those of one mode one after another, and says how it went.
+
+Owns the output format that tests/run counts: `ok NAME`, `FAIL NAME: why`, and a totals line. Relies on every module in
+tests/vm/ being importable without CAN (the host lists the tests). Never counts a test that did not run as passed.
+"""
+import importlib
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+MODES = ("default", "sja1000", "icount")
+TESTS = []  # (mode, name, deadline_s, function)
+
+
+def test(mode="default", deadline_s=60.0):
+    """Registers a test. It gets a Bench, and passes if it returns; deadline_s is in the guest's own time."""
+    assert mode in MODES, mode
+
+    def register(function):
+        name = f"{function.__module__}.{function.__name__}"
+        TESTS.append((mode, name, deadline_s, function))
+        return function
+    return register
+
+
+class DeadlinePassed(BaseException):
+    """Not an Exception, so that no test swallows it."""
+
+
+def _on_alarm(*_):
+    raise DeadlinePassed
+
+
+def load():
+    """Imports every module of tests/vm/. A module that cannot be imported is a failed test, not a missing one."""
+    folder = Path(__file__).resolve().parent.parent
+    sys.path.insert(0, str(folder))
+    for path in sorted(folder.glob("*.py")):
+        try:
+            importlib.import_module(path.stem)
+        except Exception as error:  # whatever it is, it is this module's failure
+            why = f"{type(error).__name__}: {error}"
+
+            def broken(_bench, why=why):
+                raise AssertionError(f"cannot be imported: {why}")
+            TESTS.append(("default", f"{path.stem}.import", 10.0, broken))
+
+
+def chosen(mode, words):
+    """The tests of a mode whose name contains one of the words (all of them without words)."""
+    return [entry for entry in TESTS
+            if entry[0] == mode and (not words or any(word in entry[1] for word in words))]
+
+
+def run_one(name, deadline_s, function):
+    from .bench import Bench  # pylint: disable=import-outside-toplevel
+    started = time.monotonic()
+    bench = Bench(name)
+    why = None
+    signal.setitimer(signal.ITIMER_REAL, deadline_s)
+    try:
+        function(bench)
+    except DeadlinePassed:
+        why = f"not finished after {deadline_s:g} s"
+    except BaseException as error:  # pylint: disable=broad-except
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        place = traceback.extract_tb(error.__traceback__)
+        inside = next((entry for entry in reversed(place) if "/lib/" not in entry.filename), place[-1])
+        why = f"{type(error).__name__}: {error} ({Path(inside.filename).name}:{inside.lineno})"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    for note in bench.notes:
+        print(f"# {note}", flush=True)
+    if why is not None:
+        bench.print_processes()
+    try:
+        # Cleaning up may hang as well, on a process that does not die.
+        signal.setitimer(signal.ITIMER_REAL, 20)
+        bench.close()
+    except BaseException as error:  # pylint: disable=broad-except
+        why = why or f"cleaning up: {type(error).__name__}: {error}"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    took = time.monotonic() - started
+    if why is None:
+        print(f"ok {name} ({took:.1f} s)", flush=True)
+    else:
+        print(f"FAIL {name}: {why}", flush=True)
+    return why is None
+
+
+def main(arguments):
+    if not arguments or (arguments[0] not in MODES and arguments[0] != "--list"):
+        print(f"usage: python3 -m lib --list | {' | '.join(MODES)} [WORD...]", file=sys.stderr)
+        return 64
+    load()
+    if arguments[0] == "--list":
+        for mode in MODES:
+            for _, name, _, _ in chosen(mode, arguments[1:]):
+                print(mode, name)
+        return 0
+    mode, words = arguments[0], arguments[1:]
+    signal.signal(signal.SIGALRM, _on_alarm)
+    results = [run_one(name, deadline_s, function) for _, name, deadline_s, function in chosen(mode, words)]
+    passed = sum(results)
+    print(f"totals {mode}: {passed} passed, {len(results) - passed} failed", flush=True)
+    return 0 if results and all(results) else 1
