@@ -195,6 +195,8 @@ pub struct ReceivePlan {
     pub id: Id,
     /// Bytes of payload; a frame of another length is no feedback.
     pub len: u8,
+    /// Whether it comes as a CAN FD frame; a frame of the other kind is no feedback (row 63).
+    pub fd: bool,
     /// How old its values may be.
     pub stale_after: Duration,
     /// Whether its loss trips.
