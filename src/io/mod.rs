@@ -6,6 +6,10 @@
     reason = "io is where clocks are read, sockets are waited for and the simulated bus has its thread"
 )]
 
+pub mod backoff;
 pub mod canbus;
 pub mod clock;
+pub mod journal;
+pub mod notify;
 pub mod sys;
+pub mod tcp;

@@ -90,9 +90,8 @@ fn next(port: &Port) -> Received {
 fn next_error(port: &Port) -> RecvError {
     let deadline = clock::now() + PATIENCE;
     while clock::now() < deadline {
-        match port.recv(Some(PATIENCE)) {
-            Err(error) => return error,
-            Ok(_) => {}
+        if let Err(error) = port.recv(Some(PATIENCE)) {
+            return error;
         }
     }
     panic!("no error within {PATIENCE:?}");
