@@ -11,5 +11,6 @@ pub mod canbus;
 pub mod clock;
 pub mod journal;
 pub mod notify;
+pub mod runtime;
 pub mod sys;
 pub mod tcp;

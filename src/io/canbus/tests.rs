@@ -439,3 +439,77 @@ fn sim_noise_on_the_hubs_socket_harms_nobody() {
     push(&port, &frame(0x101, &[1]));
     assert!(next(&port).own);
 }
+
+/// Runs `ip` in the guest; these tests own its interfaces.
+fn ip(words: &str) {
+    let status = std::process::Command::new("ip").args(words.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {words}: {status}");
+}
+
+/// A vcan interface of its own.
+fn own_vcan(name: &str) -> Bus {
+    ip(&format!("link add {name} type vcan"));
+    ip(&format!("link set {name} mtu 72 up"));
+    Bus { address: name.parse().unwrap(), hub: None, _turn: None }
+}
+
+#[test]
+#[ignore = "needs root and vcan: runs in the VM"]
+fn kernel_link_down_is_told_to_senders_and_once_to_readers() {
+    let bus = own_vcan("vcan71");
+    let (sender, reader) = (bus.open(&everything()), bus.open(&PortOptions::default()));
+    ip("link set vcan71 down");
+    assert_eq!(sender.try_send(&frame(0x101, &[1])), Err(SendError::Down));
+    assert!(!sender.is_up());
+    assert_eq!(next_error(&reader), RecvError::Down);
+    silent(&reader);
+    let error = Port::open(&bus.address, &PortOptions::default()).unwrap_err();
+    assert_eq!(error.cause, OpenCause::Down);
+    ip("link set vcan71 up");
+    assert!(sender.is_up());
+    push(&sender, &frame(0x101, &[2]));
+    assert_eq!(next(&reader).frame, frame(0x101, &[2]), "the same ports go on");
+    assert!(next(&sender).own);
+}
+
+#[test]
+#[ignore = "needs root and vcan: runs in the VM"]
+fn kernel_an_unplugged_adapter_is_gone_and_comes_back_for_new_ports() {
+    let bus = own_vcan("vcan72");
+    let (port, sender) = (bus.open(&everything()), bus.open(&PortOptions::default()));
+    let before = port.facts().unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| next_error(&port));
+        ip("link del vcan72");
+        // Deleting takes it down first: either is told, and gone follows.
+        assert!(matches!(waiting.join().unwrap(), RecvError::Down | RecvError::Gone));
+    });
+    assert_eq!(sender.try_send(&frame(0x101, &[])), Err(SendError::Gone));
+    assert!(!port.is_up());
+    assert_eq!(port.facts(), Err(OpenCause::NoInterface));
+    let error = Port::open(&bus.address, &PortOptions::default()).unwrap_err();
+    assert_eq!(error.cause, OpenCause::NoInterface);
+    let again = own_vcan("vcan72");
+    let port = again.open(&everything());
+    assert_ne!(port.facts().unwrap().ifindex, before.ifindex);
+    push(&port, &frame(0x101, &[1]));
+    assert!(next(&port).own);
+}
+
+#[test]
+#[ignore = "needs root and vcan: runs in the VM"]
+fn kernel_interfaces_without_can_or_fd_are_named() {
+    let cause =
+        |name: &str, options: &PortOptions| Port::open(&name.parse().unwrap(), options).unwrap_err().cause;
+    assert_eq!(cause("lo", &PortOptions::default()), OpenCause::NotCan);
+    let bus = own_vcan("vcan73");
+    ip("link set vcan73 down");
+    ip("link set vcan73 mtu 16 up");
+    assert_eq!(cause("vcan73", &everything()), OpenCause::NoFd);
+    let port = bus.open(&PortOptions { own_messages: true, ..PortOptions::default() });
+    push(&port, &frame(0x101, &[1]));
+    assert!(next(&port).own);
+    let facts = port.facts().unwrap();
+    assert_eq!(facts.driver.as_str(), "vcan");
+    assert!(facts.is_virtual && facts.is_up && facts.is_running);
+}
