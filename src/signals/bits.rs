@@ -171,15 +171,9 @@ impl Codec {
     pub fn decode(&self, data: &[u8]) -> Option<f64> {
         let bits = self.decode_raw(data)?;
         let raw = match self.raw {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "above 53 bits the nearest f64 is the physical value"
-            )]
+            // Above 53 bits the nearest f64 is the physical value.
             Raw::Unsigned => bits as f64,
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "above 53 bits the nearest f64 is the physical value"
-            )]
+            // Above 53 bits the nearest f64 is the physical value.
             Raw::Signed => self.sign_extended(bits) as f64,
             Raw::Float if self.bits == 32 => f64::from(f32::from_bits(u32::try_from(bits).ok()?)),
             Raw::Float => f64::from_bits(bits),
@@ -290,18 +284,11 @@ impl Codec {
     /// The bits of a raw value that lies within [`Codec::raw_range`].
     fn pattern(&self, raw: f64) -> u64 {
         let bits = match self.raw {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "whole and in range; saturates"
-            )]
+            // Whole and in range; saturates.
             Raw::Unsigned => raw as u64,
-            #[expect(clippy::cast_possible_truncation, reason = "whole and in range; saturates")]
+            // Whole and in range; saturates.
             Raw::Signed => (raw as i64).cast_unsigned(),
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "within the range of f32; rounds to the nearest"
-            )]
+            // Within the range of f32; rounds to the nearest.
             Raw::Float if self.bits == 32 => u64::from((raw as f32).to_bits()),
             Raw::Float => raw.to_bits(),
         };
@@ -323,13 +310,13 @@ const fn mask(bits: u8) -> u64 {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "masked to eight bits")]
+// Masked to eight bits.
 const fn low_byte(x: u128) -> u8 {
     (x & 0xFF) as u8
 }
 
 /// 2 to the `n`, 0 to 64: exact.
-#[expect(clippy::cast_precision_loss, reason = "a power of two is exact")]
+// A power of two is exact.
 fn power_of_two(n: u32) -> f64 {
     (1_u128 << n.min(64)) as f64
 }
