@@ -1,5 +1,7 @@
 //! The command line: one file per subcommand.
 
+pub mod monitor;
+
 /// Runs the command line of this process and returns its exit code.
 #[must_use]
 pub fn main() -> std::process::ExitCode {

@@ -513,3 +513,23 @@ fn kernel_interfaces_without_can_or_fd_are_named() {
     assert_eq!(facts.driver.as_str(), "vcan");
     assert!(facts.is_virtual && facts.is_up && facts.is_running);
 }
+
+#[test]
+#[ignore = "needs two controllers on one wire, named by OCPCAN_TEST_WIRE: runs in the VM"]
+fn wire_a_frame_from_the_other_end_is_not_local() {
+    let names = std::env::var("OCPCAN_TEST_WIRE").unwrap();
+    let (left, right) = names.split_once(',').unwrap();
+    let open =
+        |name: &str| Port::open(&name.parse().unwrap(), &PortOptions { fd: false, ..everything() }).unwrap();
+    let (left, right) = (open(left), open(right));
+    let facts = left.facts().unwrap();
+    assert!(!facts.is_virtual && facts.has_driver_echo && facts.is_running, "{facts:?}");
+    assert!(!facts.driver.is_empty() && facts.queue_len > 0 && facts.ifindex > 0, "{facts:?}");
+    for n in 0..100 {
+        push(&left, &frame(0x101, &[n]));
+        let (echo, seen) = (next(&left), next(&right));
+        assert!(echo.own && echo.local);
+        assert!(!seen.own && !seen.local, "what comes by wire is not local");
+        assert_eq!((echo.frame, seen.frame), (frame(0x101, &[n]), frame(0x101, &[n])));
+    }
+}
