@@ -1,1 +1,11 @@
 //! What each thread decides. Pure: protocols and the safety core meet here and nowhere else.
+//!
+//! Owns the glue between bytes, frames and the core. Relies on `proto`, `signals` and `safety`. Never waits, never
+//! reads a clock; the threads do both.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+pub mod ocp;
+pub mod report;
+pub mod watchdog;
+

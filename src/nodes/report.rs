@@ -1,0 +1,208 @@
+//! What the operator is told: `vehicle_user_data` with the vehicle's feedback and the gateway's own state.
+//!
+//! Owns the content of the answer to each control message. Relies on `proto::ocp` for the bytes and on
+//! `signals::feedback` for values with an age. Never repeats a stale value: it is null, and `stale` names its age.
+
+use crate::proto::ocp::ResponseWriter;
+use crate::proto::ocp::response::{Full, Key, Response};
+use crate::safety::input::{StateName, Status};
+use crate::signals::feedback::{FeedbackTable, FeedbackValue};
+use crate::signals::plan::{Plan, ReceiveSignal, SignalRef};
+use crate::time::{Duration, Instant, millis_f64};
+
+/// One field of `user_data`.
+#[derive(Debug)]
+struct Field {
+    key: Key,
+    signal: SignalRef,
+    stale_after: Duration,
+    /// Value names of the signal.
+    names: Vec<(f64, String)>,
+}
+
+/// The keys of the gateway's own object, escaped once.
+#[derive(Debug)]
+struct Keys {
+    gateway: Key,
+    state: Key,
+    armed: Key,
+    cause: Key,
+    cause_text: Key,
+    cause_ms_ago: Key,
+    reaction_ms: Key,
+    fault: Key,
+    next: Key,
+    since_ms: Key,
+    throttle_scale: Key,
+    session_run: Key,
+    stale: Key,
+}
+
+/// Builds answers.
+#[derive(Debug)]
+pub struct Report {
+    fields: Vec<Field>,
+    position: Option<(SignalRef, SignalRef, Duration)>,
+    keys: Keys,
+    table: FeedbackTable,
+}
+
+impl Report {
+    /// Prepares every key and table.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        let signal = |at: SignalRef| -> Option<&ReceiveSignal> {
+            plan.receive.get(at.receive).and_then(|receive| receive.signals.get(at.signal))
+        };
+        let fields = plan
+            .report
+            .iter()
+            .map(|field| Field {
+                key: Key::new(&field.key),
+                signal: field.signal,
+                stale_after: field.stale_after,
+                names: signal(field.signal).map_or_else(Vec::new, |signal| {
+                    let physical = |raw: i64| {
+                        // Value names are small integers; a larger one would not be a name.
+                        let raw = i32::try_from(raw).map_or(f64::NAN, f64::from);
+                        raw * signal.codec.factor + signal.codec.offset
+                    };
+                    signal.names.iter().map(|(raw, name)| (physical(*raw), name.clone())).collect()
+                }),
+            })
+            .collect();
+        Self {
+            fields,
+            position: plan.position.map(|position| (position.lat, position.lon, position.stale_after)),
+            keys: Keys {
+                gateway: Key::new("gateway"),
+                state: Key::new("state"),
+                armed: Key::new("armed"),
+                cause: Key::new("cause"),
+                cause_text: Key::new("cause_text"),
+                cause_ms_ago: Key::new("cause_ms_ago"),
+                reaction_ms: Key::new("reaction_ms"),
+                fault: Key::new("fault"),
+                next: Key::new("next"),
+                since_ms: Key::new("since_ms"),
+                throttle_scale: Key::new("throttle_scale"),
+                session_run: Key::new("session_run"),
+                stale: Key::new("stale"),
+            },
+            table: FeedbackTable::new(&plan.receive),
+        }
+    }
+
+    /// Takes a frame of the vehicle.
+    pub fn handle_frame(&mut self, at: Instant, bus: usize, frame: &crate::can::Frame) {
+        // What is no feedback, or fails its checks, leaves the old value to grow stale.
+        let _ = self.table.handle_frame(at, bus, frame);
+    }
+
+    /// Writes one answer. Where the report does not fit, the answer is the ack pair alone.
+    ///
+    /// # Errors
+    /// [`Full`] if not even the ack pair fits the buffer.
+    pub fn write<'b>(
+        &self,
+        now: Instant,
+        buffer: &'b mut [u8],
+        ack_time: &[u8],
+        ack_time_mac: &[u8],
+        status: Option<&Status>,
+    ) -> Result<Response<'b>, Full> {
+        let mut writer = ResponseWriter::new(buffer, ack_time, ack_time_mac)?;
+        // A member that does not fit makes the writer fall back by itself.
+        let _ = self.members(now, &mut writer, status);
+        let position = self.position.and_then(|(lat, lon, stale_after)| {
+            let fresh = |at| match self.table.value(now, at, stale_after) {
+                FeedbackValue::Fresh { value, .. } => Some(value),
+                FeedbackValue::Stale { .. } | FeedbackValue::Never => None,
+            };
+            Some((fresh(lat)?, fresh(lon)?))
+        });
+        Ok(writer.finish(position))
+    }
+
+    fn members(&self, now: Instant, writer: &mut ResponseWriter<'_>, status: Option<&Status>) -> Result<(), Full> {
+        let mut any_stale = false;
+        for field in &self.fields {
+            match self.table.value(now, field.signal, field.stale_after) {
+                FeedbackValue::Fresh { value, .. } => {
+                    let name = field.names.iter().find(|(number, _)| *number == value);
+                    match name {
+                        Some((_, name)) => writer.text(&field.key, name)?,
+                        None => writer.number(&field.key, value)?,
+                    }
+                }
+                FeedbackValue::Stale { .. } | FeedbackValue::Never => {
+                    any_stale = true;
+                    writer.null(&field.key)?;
+                }
+            }
+        }
+        if any_stale {
+            self.stale(now, writer)?;
+        }
+        status.map_or(Ok(()), |status| self.gateway(now, writer, status))
+    }
+
+    /// The age of every stale value; null for one that never came.
+    fn stale(&self, now: Instant, writer: &mut ResponseWriter<'_>) -> Result<(), Full> {
+        writer.begin_object(&self.keys.stale)?;
+        for field in &self.fields {
+            match self.table.value(now, field.signal, field.stale_after) {
+                FeedbackValue::Fresh { .. } => {}
+                FeedbackValue::Stale { age } => writer.number(&field.key, millis_f64(age).round())?,
+                FeedbackValue::Never => writer.null(&field.key)?,
+            }
+        }
+        writer.end_object()
+    }
+
+    /// The gateway's own state, so that the operator sees why nothing moves.
+    fn gateway(&self, now: Instant, writer: &mut ResponseWriter<'_>, status: &Status) -> Result<(), Full> {
+        let keys = &self.keys;
+        writer.begin_object(&keys.gateway)?;
+        writer.text(&keys.state, status.state.name())?;
+        writer.boolean(&keys.armed, status.state == StateName::Armed)?;
+        writer.number(&keys.since_ms, millis_f64(now.since(status.since)).round())?;
+        match &status.cause {
+            Some(trip) => {
+                writer.text(&keys.cause, trip.fault.name())?;
+                writer.text(&keys.cause_text, trip.fault.text())?;
+                writer.number(&keys.cause_ms_ago, millis_f64(now.since(trip.at)).round())?;
+            }
+            None => writer.null(&keys.cause)?,
+        }
+        if let Some(reaction) = &status.reaction {
+            writer.number(&keys.reaction_ms, millis_f64(reaction.time))?;
+        }
+        match status.faults.first() {
+            Some(fault) => writer.text(&keys.fault, fault.name())?,
+            None => writer.null(&keys.fault)?,
+        }
+        match next_step(status) {
+            Some(todo) => writer.text(&keys.next, todo)?,
+            None => writer.null(&keys.next)?,
+        }
+        writer.number(&keys.throttle_scale, status.throttle_scale)?;
+        writer.integer(&keys.session_run, i64::from(status.session_run))?;
+        writer.end_object()
+    }
+}
+
+/// What the operator should do next; `None` while armed.
+#[must_use]
+pub fn next_step(status: &Status) -> Option<&'static str> {
+    match status.state {
+        StateName::Armed => None,
+        StateName::Lockout => Some("a person at the vehicle must acknowledge the lockout"),
+        StateName::Stopping => Some("wait until the vehicle has stopped"),
+        StateName::Diag => Some("wait until the local diagnosis ends"),
+        StateName::Init | StateName::Safe | StateName::Standby | StateName::Ready => match status.faults.first() {
+            Some(fault) => Some(fault.text()),
+            None => status.checklist.next(),
+        },
+    }
+}

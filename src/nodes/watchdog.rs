@@ -1,0 +1,174 @@
+//! The watchdog, decided: what its sockets and the other threads deliver becomes the core's input, and the core's
+//! answer becomes frames.
+//!
+//! Owns the classification of frames on the actuator sockets (echo, foreign writer, error message) and the buffer
+//! of events between two steps. Relies on `safety::core`. Never waits, never writes: the thread does.
+
+use crate::can::{Frame, FrameKind, Id};
+use crate::limits::{BUSES, FEEDBACK_DEPTH};
+use crate::safety::buswatch::BusEvent;
+use crate::safety::core::Core;
+use crate::safety::faults::Faults;
+use crate::safety::input::{CanEvent, Command, Input, Output, Requests};
+use crate::time::Instant;
+
+/// Events kept between two steps: a full feedback channel, and as many echoes and errors again.
+const EVENTS: usize = 2 * FEEDBACK_DEPTH;
+
+/// What the other threads published.
+#[derive(Debug, Clone, Copy)]
+pub struct Published {
+    /// The connected session.
+    pub link: Option<u32>,
+    /// Faults raised since the last step.
+    pub trips: Faults,
+    /// When the first of them was at our door.
+    pub trips_at: Option<Instant>,
+    /// When the ocp thread last came round.
+    pub ocp_beat: Option<Instant>,
+    /// When each can thread last came round.
+    pub can_beats: [Option<Instant>; BUSES],
+    /// What people ask for.
+    pub requests: Requests,
+}
+
+/// Counters of the actuator sockets.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WatchdogCounters {
+    /// Echoes of our own frames.
+    pub echoes: u64,
+    /// Frames with one of our ids that we did not send.
+    pub foreign: u64,
+    /// Error messages of the driver.
+    pub errors: u64,
+    /// Error messages that a local program wrote; ignored (fault 66).
+    pub forged: u64,
+    /// Events that did not fit between two steps.
+    pub overflow: u64,
+}
+
+/// The watchdog's pure half.
+#[derive(Debug)]
+pub struct WatchdogNode {
+    core: Core,
+    /// Bus and identifier of every frame that only we may send.
+    own_ids: Vec<(usize, Id)>,
+    events: Vec<(usize, Instant, CanEvent)>,
+    command: Option<Command>,
+    counters: WatchdogCounters,
+}
+
+impl WatchdogNode {
+    /// A node around a core.
+    #[must_use]
+    pub fn new(core: Core) -> Self {
+        let own_ids = core.plan().send.iter().map(|send| (send.bus, send.id)).collect();
+        Self {
+            core,
+            own_ids,
+            events: Vec::with_capacity(EVENTS),
+            command: None,
+            counters: WatchdogCounters::default(),
+        }
+    }
+
+    /// The identifiers that the watchdog's socket on this bus listens to.
+    pub fn own_ids(&self, bus: usize) -> impl Iterator<Item = Id> {
+        self.own_ids.iter().filter(move |(at, _)| *at == bus).map(|(_, id)| *id)
+    }
+
+    /// The core.
+    #[must_use]
+    pub const fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// The core, for taking frames out.
+    pub const fn core_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub const fn counters(&self) -> WatchdogCounters {
+        self.counters
+    }
+
+    /// Takes a command; an older one that was not stepped yet is replaced.
+    pub const fn handle_command(&mut self, command: Command) {
+        self.command = Some(command);
+    }
+
+    /// Takes a frame of the actuator socket. `own` is the kernel's word that it is our echo, `local` that a program
+    /// on this machine sent it.
+    pub fn handle_received(&mut self, at: Instant, bus: usize, frame: &Frame, own: bool, local: bool) {
+        if own {
+            self.counters.echoes += 1;
+            self.push(at, bus, CanEvent::Echo(*frame));
+            return;
+        }
+        if let Some(class) = frame.error_class() {
+            if local {
+                self.counters.forged += 1;
+                return;
+            }
+            self.counters.errors += 1;
+            if class.is_bus_off() {
+                self.push(at, bus, CanEvent::Bus(BusEvent::BusOff));
+            } else if class.is_restarted() {
+                self.push(at, bus, CanEvent::Bus(BusEvent::Restarted));
+            }
+            return;
+        }
+        // A remote frame asks for data; it commands nothing.
+        if matches!(frame.kind(), FrameKind::Remote) {
+            return;
+        }
+        if self.own_ids.contains(&(bus, frame.id())) {
+            self.counters.foreign += 1;
+            self.push(at, bus, CanEvent::Foreign);
+        }
+    }
+
+    /// Takes a feedback frame.
+    pub fn handle_feedback(&mut self, at: Instant, bus: usize, frame: &Frame) {
+        self.push(at, bus, CanEvent::Frame(*frame));
+    }
+
+    /// Takes a change of the interface.
+    pub fn handle_bus(&mut self, at: Instant, bus: usize, event: BusEvent) {
+        self.push(at, bus, CanEvent::Bus(event));
+    }
+
+    fn push(&mut self, at: Instant, bus: usize, event: CanEvent) {
+        if self.events.len() < EVENTS {
+            self.events.push((bus, at, event));
+            return;
+        }
+        self.counters.overflow += 1;
+        // Feedback may be lost: it grows old. What proves or stops must not be: it takes the last place.
+        if !matches!(event, CanEvent::Frame(_))
+            && let Some(last) = self.events.last_mut()
+        {
+            *last = (bus, at, event);
+        }
+    }
+
+    /// Steps the core with everything that came.
+    pub fn step(&mut self, now: Instant, published: &Published) -> Output {
+        let input = Input {
+            link: published.link,
+            command: self.command.as_ref(),
+            trips: published.trips,
+            trips_at: published.trips_at,
+            can: &self.events,
+            ocp_beat: published.ocp_beat,
+            can_beats: published.can_beats,
+            requests: published.requests,
+        };
+        let output = self.core.step(now, &input);
+        self.events.clear();
+        self.command = None;
+        output
+    }
+}

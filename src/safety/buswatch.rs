@@ -1,0 +1,251 @@
+//! What is known about one CAN bus: up, listening, bus-off, restarts.
+//!
+//! Owns the state of the interface as the watchdog sees it. Relies on `faults` and `settings`. Never opens or
+//! restarts anything: it says when a restart is due, the bring-up unit does it.
+
+use super::faults::{Fault, Faults};
+use super::settings::Settings;
+use crate::time::{Duration, Instant};
+
+/// A controller in bus-off rests at least this long before a restart is asked for (fault 53).
+const RESTART_REST: Duration = Duration::from_millis(100);
+
+/// More restarts than this within a minute are evidence of a broken bus (fault 53).
+const RESTARTS_PER_MINUTE: usize = 3;
+
+/// After a restart the first echo must come within this time (fault 54).
+const RESTART_PROOF: Duration = Duration::from_secs(1);
+
+/// What the watchdog's socket reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BusEvent {
+    /// The socket is open and the interface is up. `proof` is false where the interface cannot prove that frames
+    /// leave although the configuration demands it.
+    Up {
+        /// Whether the echo counts as proof.
+        proof: bool,
+    },
+    /// The interface is down.
+    Down,
+    /// The interface is gone; the socket must be opened anew.
+    Gone,
+    /// The driver reports bus-off.
+    BusOff,
+    /// The driver reports that the controller was restarted.
+    Restarted,
+}
+
+/// One bus.
+#[derive(Debug, Clone)]
+pub struct BusWatch {
+    up_since: Option<Instant>,
+    listening: bool,
+    proof: bool,
+    bus_off_at: Option<Instant>,
+    restart_asked: bool,
+    restarts: heapless::Deque<Instant, 8>,
+    restart_unproven_since: Option<Instant>,
+    broken: Faults,
+}
+
+impl BusWatch {
+    /// A bus that has not been seen yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            up_since: None,
+            listening: true,
+            proof: true,
+            bus_off_at: None,
+            restart_asked: false,
+            restarts: heapless::Deque::new(),
+            restart_unproven_since: None,
+            broken: Faults::NONE,
+        }
+    }
+
+    /// Takes an event. Returns whether frames in flight on this bus are lost.
+    pub fn handle(&mut self, now: Instant, event: BusEvent) -> bool {
+        match event {
+            BusEvent::Up { proof } => {
+                if self.up_since.is_none() {
+                    self.up_since = Some(now);
+                }
+                self.proof = proof;
+                false
+            }
+            BusEvent::Down | BusEvent::Gone => {
+                self.up_since = None;
+                // A link that was taken down and up is a restarted controller.
+                if self.bus_off_at.take().is_some() {
+                    self.note_restart(now);
+                }
+                true
+            }
+            BusEvent::BusOff => {
+                if self.bus_off_at.is_none() {
+                    self.bus_off_at = Some(now);
+                    self.restart_asked = false;
+                }
+                true
+            }
+            BusEvent::Restarted => {
+                if self.bus_off_at.take().is_some() {
+                    self.note_restart(now);
+                }
+                true
+            }
+        }
+    }
+
+    fn note_restart(&mut self, now: Instant) {
+        while self.restarts.front().is_some_and(|at| now.since(*at) > Duration::from_secs(60)) {
+            self.restarts.pop_front();
+        }
+        if self.restarts.is_full() {
+            self.restarts.pop_front();
+        }
+        // The queue was just given room.
+        let _ = self.restarts.push_back(now);
+        if self.restarts.len() > RESTARTS_PER_MINUTE {
+            self.broken.insert(Fault::BusOffRepeated);
+        }
+        self.restart_unproven_since = Some(now);
+    }
+
+    /// An echo proves that the bus works.
+    pub const fn handle_echo(&mut self) {
+        self.restart_unproven_since = None;
+    }
+
+    /// Whether frames may be written: up, not in bus-off, and listened to for long enough.
+    pub fn ready(&mut self, now: Instant, settings: &Settings) -> bool {
+        let Some(since) = self.up_since else { return false };
+        if self.listening {
+            if now.since(since) < settings.listen {
+                return false;
+            }
+            self.listening = false;
+        }
+        self.bus_off_at.is_none()
+    }
+
+    /// Whether frames may be written, without a change of state.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.up_since.is_some() && !self.listening && self.bus_off_at.is_none()
+    }
+
+    /// The faults of this bus now. `unproven_since` is when the oldest frame without proof was handed over.
+    pub fn faults(&mut self, now: Instant, settings: &Settings, unproven_since: Option<Instant>) -> Faults {
+        let mut faults = self.broken;
+        self.broken = Faults::NONE;
+        faults.insert_if(self.up_since.is_none(), Fault::BusDown);
+        faults.insert_if(self.bus_off_at.is_some(), Fault::BusOff);
+        faults.insert_if(!self.proof, Fault::NoProof);
+        if self.is_ready()
+            && let Some(since) = unproven_since
+        {
+            faults.insert_if(now.since(since) >= settings.echo, Fault::EchoLost);
+            let after_restart =
+                self.restart_unproven_since.is_some_and(|restart| now.since(restart) >= RESTART_PROOF);
+            let dead = now.since(since) >= settings.can_dead || after_restart;
+            faults.insert_if(dead, Fault::CanDead);
+        }
+        faults
+    }
+
+    /// Whether a restart must be asked for now; true once per bus-off.
+    pub fn poll_restart(&mut self, now: Instant) -> bool {
+        let due = self.bus_off_at.is_some_and(|at| now.since(at) >= RESTART_REST);
+        let ask = due && !self.restart_asked && self.restarts.len() <= RESTARTS_PER_MINUTE;
+        self.restart_asked |= ask;
+        ask
+    }
+
+    /// Whether the interface is there and up.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        self.up_since.is_some()
+    }
+}
+
+impl Default for BusWatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_millis(10_000 + ms)
+    }
+
+    fn up() -> BusWatch {
+        let mut bus = BusWatch::new();
+        bus.handle(at(0), BusEvent::Up { proof: true });
+        assert!(bus.ready(at(100), &Settings::default()));
+        bus
+    }
+
+    #[test]
+    fn a_bus_is_listened_to_before_the_first_frame_and_only_once() {
+        let settings = Settings::default();
+        let mut bus = BusWatch::new();
+        assert!(!bus.ready(at(0), &settings));
+        bus.handle(at(10), BusEvent::Up { proof: true });
+        assert!(!bus.ready(at(109), &settings));
+        assert!(bus.ready(at(110), &settings));
+        bus.handle(at(120), BusEvent::Down);
+        assert!(!bus.ready(at(121), &settings));
+        bus.handle(at(130), BusEvent::Up { proof: true });
+        assert!(bus.ready(at(130), &settings), "after a link flap the safe frame comes first, at once");
+    }
+
+    #[test]
+    fn row_52_and_54_a_missing_echo_trips_and_after_a_restart_counts_as_dead() {
+        let settings = Settings::default();
+        let mut bus = up();
+        assert!(bus.faults(at(149), &settings, Some(at(100))).is_empty());
+        assert!(bus.faults(at(150), &settings, Some(at(100))).contains(Fault::EchoLost));
+        assert!(!bus.faults(at(5_000), &settings, Some(at(100))).contains(Fault::CanDead));
+        assert!(bus.faults(at(10_100), &settings, Some(at(100))).contains(Fault::CanDead));
+
+        let mut bus = up();
+        bus.handle(at(200), BusEvent::BusOff);
+        assert!(bus.faults(at(200), &settings, None).contains(Fault::BusOff));
+        bus.handle(at(400), BusEvent::Restarted);
+        assert!(!bus.faults(at(900), &settings, Some(at(400))).contains(Fault::CanDead));
+        assert!(bus.faults(at(1_400), &settings, Some(at(400))).contains(Fault::CanDead));
+        bus.handle_echo();
+        assert!(!bus.faults(at(1_500), &settings, Some(at(1_450))).contains(Fault::CanDead));
+    }
+
+    #[test]
+    fn row_53_restart_is_asked_for_after_100_ms_once_and_three_times_a_minute() {
+        let settings = Settings::default();
+        let mut bus = up();
+        let mut asked = 0;
+        for i in 0..5 {
+            let t = 1_000 * (i + 1);
+            bus.handle(at(t), BusEvent::BusOff);
+            assert!(!bus.poll_restart(at(t + 99)));
+            asked += u32::from(bus.poll_restart(at(t + 100)));
+            assert!(!bus.poll_restart(at(t + 101)), "once per bus-off");
+            bus.handle(at(t + 200), BusEvent::Restarted);
+            let repeated = bus.faults(at(t + 200), &settings, None).contains(Fault::BusOffRepeated);
+            assert_eq!(repeated, i >= 3, "{i}");
+        }
+        assert_eq!(asked, 4, "three restarts, and the fourth that ends in LOCKOUT");
+    }
+
+    #[test]
+    fn row_65_an_interface_without_proof_is_a_fault() {
+        let mut bus = BusWatch::new();
+        bus.handle(at(0), BusEvent::Up { proof: false });
+        assert!(bus.faults(at(1), &Settings::default(), None).contains(Fault::NoProof));
+    }
+}

@@ -1,0 +1,316 @@
+//! When each frame goes out, with which counter and checksum, and what proves that it left.
+//!
+//! Owns the schedule, the alive counters, the one frame in flight per id, and the echo bookkeeping. Relies on
+//! `signals` for the codecs. Never decides a value: it packs what the envelope says.
+
+use super::envelope::{Envelope, is_actuator};
+use crate::can::Frame;
+use crate::signals::plan::{Plan, SendMode, SendPlan};
+use crate::time::{Duration, Instant};
+
+/// What became of a frame handed to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// Taken by the kernel.
+    Accepted,
+    /// The queue is full: the frame was not taken; the newest one is offered again at the next step.
+    Full,
+    /// The interface is down, gone, or refused it.
+    Failed,
+}
+
+/// What the transmit side knows about one frame.
+#[derive(Debug)]
+struct Slot {
+    plan: SendPlan,
+    actuator: bool,
+    next_due: Instant,
+    last_sent: Option<Instant>,
+    counter: u32,
+    in_flight: Option<(Instant, Frame)>,
+    /// Since when a frame waits for its proof: refused by the kernel or not echoed.
+    unproven_since: Option<Instant>,
+    last_echo: Option<Instant>,
+    safe_echoes: u32,
+    in_flight_safe: bool,
+    urgent: bool,
+}
+
+/// The transmit side of all sent frames.
+#[derive(Debug)]
+pub struct Transmitter {
+    slots: Vec<Slot>,
+}
+
+/// A frame to write now.
+#[derive(Debug, Clone, Copy)]
+pub struct Transmission {
+    /// Index into [`Plan::send`].
+    pub message: usize,
+    /// Index into [`Plan::buses`].
+    pub bus: usize,
+    /// The frame.
+    pub frame: Frame,
+    /// Whether it holds safe values or a stop profile, that is, was packed outside ARMED.
+    pub safe: bool,
+}
+
+/// Why a frame could not be packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PackError {
+    /// A value does not fit, or does not decode to what was meant: raises `EncodingCheck`, nothing is sent.
+    Check,
+}
+
+impl Transmitter {
+    /// Nothing sent yet; the counters start where `counters` says (a restart continues them).
+    #[must_use]
+    pub fn new(plan: &Plan, counters: &[u32]) -> Self {
+        let slots = plan
+            .send
+            .iter()
+            .enumerate()
+            .map(|(index, send)| Slot {
+                actuator: is_actuator(send),
+                next_due: Instant::ZERO,
+                last_sent: None,
+                counter: counters.get(index).copied().unwrap_or(0),
+                in_flight: None,
+                unproven_since: None,
+                last_echo: None,
+                safe_echoes: 0,
+                in_flight_safe: false,
+                urgent: false,
+                plan: send.clone(),
+            })
+            .collect();
+        Self { slots }
+    }
+
+    /// Number of frames.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether nothing is sent at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Every frame goes out at the next chance, whatever its period says (a trip).
+    pub fn hurry(&mut self) {
+        for slot in &mut self.slots {
+            slot.urgent = true;
+        }
+    }
+
+    /// A new command arrived: frames in `on_command` mode go out once their gap has passed.
+    pub fn on_command(&mut self) {
+        for slot in &mut self.slots {
+            if matches!(slot.plan.mode, SendMode::OnCommand { .. }) {
+                slot.urgent = true;
+            }
+        }
+    }
+
+    /// Forgets what was in flight on a bus that went down: nothing comes back from there.
+    pub fn bus_lost(&mut self, bus: usize) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.plan.bus == bus) {
+            slot.in_flight = None;
+            slot.unproven_since = None;
+            slot.safe_echoes = 0;
+            slot.last_echo = None;
+        }
+    }
+
+    /// Whether this frame may be written now.
+    fn is_due(slot: &Slot, now: Instant, echo_limit: Duration) -> bool {
+        if let Some((since, _)) = slot.in_flight
+            && now.since(since) < echo_limit
+        {
+            return false;
+        }
+        if now >= slot.next_due {
+            return true;
+        }
+        slot.urgent
+            && match slot.plan.mode {
+                SendMode::Cyclic => true,
+                SendMode::OnCommand { min_gap } => {
+                    slot.last_sent.is_none_or(|sent| now.since(sent) >= min_gap)
+                }
+            }
+    }
+
+    /// The next frame to write at or after index `from`, packed with the envelope's values.
+    ///
+    /// # Errors
+    /// `(message, PackError::Check)` where the packed frame does not decode to the values that were meant.
+    pub fn poll(
+        &self,
+        from: usize,
+        now: Instant,
+        echo_limit: Duration,
+        envelope: &Envelope,
+        enable: Enable,
+        bus_ready: impl Fn(usize) -> bool,
+    ) -> Result<Option<Transmission>, (usize, PackError)> {
+        for (message, slot) in self.slots.iter().enumerate().skip(from) {
+            if !bus_ready(slot.plan.bus) || !Self::is_due(slot, now, echo_limit) {
+                continue;
+            }
+            let frame = pack(&slot.plan, message, slot.counter, envelope, enable)
+                .map_err(|error| (message, error))?;
+            // Outside ARMED the envelope gives safe values and stop profiles only.
+            let safe = enable != Enable::On;
+            return Ok(Some(Transmission { message, bus: slot.plan.bus, frame, safe }));
+        }
+        Ok(None)
+    }
+
+    /// Takes the result of writing a frame.
+    pub fn handle_written(&mut self, now: Instant, sent: &Transmission, written: Written) {
+        let Some(slot) = self.slots.get_mut(sent.message) else { return };
+        match written {
+            Written::Accepted => {
+                slot.counter = slot.plan.counter.map_or(slot.counter, |plan| plan.next(slot.counter));
+                slot.in_flight = Some((now, sent.frame));
+                slot.in_flight_safe = sent.safe;
+                slot.last_sent = Some(now);
+                slot.urgent = false;
+                // Keep the beat where it was kept; after a delay start a new one instead of catching up.
+                let kept = slot.next_due + slot.plan.period;
+                slot.next_due = if kept > now { kept.min(now + slot.plan.period) } else { now + slot.plan.period };
+            }
+            Written::Full | Written::Failed => slot.safe_echoes = 0,
+        }
+        if slot.unproven_since.is_none() {
+            slot.unproven_since = Some(now);
+        }
+    }
+
+    /// Takes an echo. Returns the message it proves, with the time it was in flight and whether it was safe; `None`
+    /// where no such frame is in flight (a late echo).
+    pub fn handle_echo(&mut self, now: Instant, bus: usize, frame: &Frame) -> Option<(usize, Duration, bool)> {
+        let (message, slot) = self.slots.iter_mut().enumerate().find(|(_, slot)| {
+            slot.plan.bus == bus && slot.in_flight.as_ref().is_some_and(|(_, sent)| same(sent, frame))
+        })?;
+        let (since, _) = slot.in_flight.take()?;
+        slot.unproven_since = None;
+        slot.last_echo = Some(now);
+        slot.safe_echoes = if slot.in_flight_safe { slot.safe_echoes.saturating_add(1) } else { 0 };
+        Some((message, now.since(since), slot.in_flight_safe))
+    }
+
+    /// Since when the oldest frame of this bus waits for its proof.
+    #[must_use]
+    pub fn unproven(&self, bus: usize) -> Option<Instant> {
+        self.slots.iter().filter(|slot| slot.plan.bus == bus).filter_map(|slot| slot.unproven_since).min()
+    }
+
+    /// The fewest consecutive echoed safe frames of any actuator frame.
+    #[must_use]
+    pub fn safe_echoes(&self) -> u32 {
+        self.slots.iter().filter(|slot| slot.actuator).map(|slot| slot.safe_echoes).min().unwrap_or(0)
+    }
+
+    /// Starts counting safe echoes anew (the proof for the next arming must be newer than the last trip).
+    pub fn forget_safe_echoes(&mut self) {
+        for slot in &mut self.slots {
+            slot.safe_echoes = 0;
+        }
+    }
+
+    /// Whether this frame belongs to an actuator.
+    #[must_use]
+    pub fn is_actuator(&self, message: usize) -> bool {
+        self.slots.get(message).is_some_and(|slot| slot.actuator)
+    }
+
+    /// The alive counters, for the supervisor that sends safe frames after this process.
+    pub fn counters(&self) -> impl Iterator<Item = u32> {
+        self.slots.iter().map(|slot| slot.counter)
+    }
+
+    /// When the next frame is due, for the thread that waits.
+    #[must_use]
+    pub fn next_due(&self, now: Instant, echo_limit: Duration) -> Option<Instant> {
+        self.slots
+            .iter()
+            .map(|slot| {
+                let due = if slot.urgent { now } else { slot.next_due };
+                slot.in_flight.map_or(due, |(since, _)| due.max(since + echo_limit))
+            })
+            .min()
+    }
+
+    /// Whether a frame waits for its echo.
+    #[must_use]
+    pub fn any_in_flight(&self) -> bool {
+        self.slots.iter().any(|slot| slot.in_flight.is_some())
+    }
+}
+
+/// What the enable bits say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enable {
+    /// 0.
+    Off,
+    /// What each message's plan says for STOPPING.
+    Stopping,
+    /// 1.
+    On,
+}
+
+impl Enable {
+    /// The enable bit of this frame; false where it has none.
+    fn bit(self, plan: &SendPlan) -> bool {
+        plan.enable.is_some_and(|enable| match self {
+            Self::Off => false,
+            Self::Stopping => enable.stop,
+            Self::On => true,
+        })
+    }
+}
+
+/// Packs one frame and checks that it decodes to what was meant.
+fn pack(
+    plan: &SendPlan,
+    message: usize,
+    counter: u32,
+    envelope: &Envelope,
+    enable: Enable,
+) -> Result<Frame, PackError> {
+    let mut data = [0_u8; 64];
+    let data = data.get_mut(..usize::from(plan.len)).ok_or(PackError::Check)?;
+    for (signal, value) in envelope.values(message) {
+        signal.codec.encode(data, value).map_err(|_| PackError::Check)?;
+    }
+    if let Some(place) = plan.enable {
+        place.codec.encode(data, f64::from(u8::from(enable.bit(plan)))).map_err(|_| PackError::Check)?;
+    }
+    if let Some(place) = plan.counter {
+        place.codec.encode(data, f64::from(counter)).map_err(|_| PackError::Check)?;
+    }
+    if let Some(checksum) = plan.checksum {
+        checksum.apply(data).map_err(|_| PackError::Check)?;
+    }
+    // The second half of the pair: what the vehicle will read is what was meant, to half a step.
+    for (signal, value) in envelope.values(message) {
+        let read = signal.codec.decode(data).ok_or(PackError::Check)?;
+        let step = (signal.codec.factor.abs() * 0.5).max(value.abs() * 1e-6) + 1e-9;
+        let inside = read >= signal.min - step && read <= signal.max + step;
+        if !inside || (read - value).abs() > step {
+            return Err(PackError::Check);
+        }
+    }
+    let frame = if plan.fd { Frame::fd(plan.id, data, true, false) } else { Frame::data(plan.id, data) };
+    frame.map_err(|_| PackError::Check)
+}
+
+/// Whether an echo is the frame that was sent; bit-rate and error-state flags of the driver do not matter.
+fn same(sent: &Frame, echo: &Frame) -> bool {
+    sent.id() == echo.id() && sent.payload() == echo.payload()
+}
