@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError};
 
 use crate::can::Frame;
+use crate::io::canbus::{OpenCause, Port};
+use crate::io::tcp::LinkError;
 use crate::limits::{BUSES, COMMAND_DEPTH, EVENT_DEPTH, FEEDBACK_DEPTH};
-use crate::safety::faults::Faults;
+use crate::safety::faults::{Fault, Faults};
 use crate::safety::input::{Command, Requests, Status, Stop};
 use crate::time::{Duration, Instant};
 
@@ -52,7 +54,7 @@ impl Thread {
         match self {
             Self::Main => ThreadSpec {
                 name: "main",
-                waits_on: "events of the watchdog, 100 ms at most",
+                waits_on: "events of the others, 100 ms at most",
                 priority: None,
                 duty: "start and stop order, signals, log lines, exit code",
             },
@@ -100,6 +102,10 @@ pub enum Edge {
     StatusToOcp,
     /// State changes and trips for the log.
     Events,
+    /// Opened actuator sockets: opening may wait in the kernel, so the watchdog never does it.
+    Sockets,
+    /// Dead actuator sockets: closing may wait in the kernel too.
+    DeadSockets,
 }
 
 /// A row of the table of channels.
@@ -121,8 +127,15 @@ pub struct EdgeSpec {
 
 impl Edge {
     /// Every channel.
-    pub const ALL: [Self; 5] =
-        [Self::Operator, Self::FeedbackToWatchdog, Self::FeedbackToOcp, Self::StatusToOcp, Self::Events];
+    pub const ALL: [Self; 7] = [
+        Self::Operator,
+        Self::FeedbackToWatchdog,
+        Self::FeedbackToOcp,
+        Self::StatusToOcp,
+        Self::Events,
+        Self::Sockets,
+        Self::DeadSockets,
+    ];
 
     /// The name in tables.
     #[must_use]
@@ -133,6 +146,8 @@ impl Edge {
             Self::FeedbackToOcp => "feedback-to-ocp",
             Self::StatusToOcp => "status-to-ocp",
             Self::Events => "events",
+            Self::Sockets => "sockets",
+            Self::DeadSockets => "dead-sockets",
         }
     }
 
@@ -157,7 +172,7 @@ impl Edge {
                 Watchdog,
                 COMMAND_DEPTH,
                 EvictOldest,
-                size_of::<Command>(),
+                size_of::<Demand>(),
                 "only the newest demand matters; trips travel by atomics",
             ),
             Self::FeedbackToWatchdog => row(
@@ -187,8 +202,37 @@ impl Edge {
                 size_of::<Event>(),
                 "the first events tell the cause; a slow log must not hold the watchdog",
             ),
+            Self::Sockets => row(
+                Can,
+                Watchdog,
+                BUSES,
+                EvictOldest,
+                size_of::<ActuatorSocket>(),
+                "one per bus; a newer socket of a bus replaces the older one",
+            ),
+            Self::DeadSockets => row(
+                Watchdog,
+                Can,
+                BUSES,
+                DropNewest,
+                size_of::<Port>(),
+                "closed by whoever has time; dropped here only if all buses die at once",
+            ),
         }
     }
+}
+
+/// What wakes the watchdog.
+#[derive(Debug, Clone, Copy)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "messages travel inline: a box would allocate on the command path"
+)]
+pub enum Demand {
+    /// The newest command.
+    Command(Command),
+    /// Trip bits were set, or the link changed.
+    Wake,
 }
 
 /// A frame that arrived on a bus.
@@ -202,18 +246,42 @@ pub struct Arrival {
     pub frame: Frame,
 }
 
+/// An opened actuator socket on its way to the watchdog.
+#[derive(Debug)]
+pub struct ActuatorSocket {
+    /// Index of the bus.
+    pub bus: usize,
+    /// The socket: the actuator ids, error messages and its own echo.
+    pub port: Port,
+    /// Whether the echo counts as proof.
+    pub proof: bool,
+}
+
 /// Something worth a log line.
 #[derive(Debug, Clone, Copy)]
 pub enum Event {
     /// The state changed, or a trip was decided or answered.
     Status(Status),
-    /// A bus changed.
+    /// A bus was opened or lost.
     Bus {
         /// Index of the bus.
         bus: usize,
         /// What it is now, in a person's words.
         what: &'static str,
     },
+    /// A bus cannot be opened.
+    BusUnavailable {
+        /// Index of the bus.
+        bus: usize,
+        /// Why.
+        cause: OpenCause,
+    },
+    /// OCP was connected.
+    OcpConnected,
+    /// The connection to OCP ended or could not be made.
+    OcpLost(LinkError),
+    /// A thread panicked.
+    Panicked(Thread),
     /// A thread could not get real-time priority or locked memory.
     RealTimeRefused {
         /// The thread.
@@ -271,6 +339,12 @@ pub struct Rx<T> {
     receiver: Receiver<T>,
 }
 
+impl<T> Clone for Rx<T> {
+    fn clone(&self) -> Self {
+        Self { receiver: self.receiver.clone() }
+    }
+}
+
 impl<T> Rx<T> {
     /// The next message, if there is one now.
     #[must_use]
@@ -320,6 +394,7 @@ pub struct Shared {
     requests: AtomicU32,
     ended: AtomicBool,
     can_alive: AtomicBool,
+    panicked: AtomicBool,
 }
 
 const REQUEST_ACKNOWLEDGE: u32 = 1;
@@ -344,7 +419,8 @@ impl Shared {
             return;
         }
         // The first one keeps its time: the watchdog clears it with the bits.
-        let _ = self.trips_at_ns.compare_exchange(0, at.as_nanos().max(1), Ordering::AcqRel, Ordering::Acquire);
+        let _ =
+            self.trips_at_ns.compare_exchange(0, at.as_nanos().max(1), Ordering::AcqRel, Ordering::Acquire);
         self.trips.fetch_or(faults.bits(), Ordering::AcqRel);
     }
 
@@ -434,6 +510,19 @@ impl Shared {
         self.requests.fetch_or(REQUEST_ACKNOWLEDGE, Ordering::AcqRel);
     }
 
+    /// A thread panicked: safe frames now, then the end.
+    pub fn note_panic(&self, now: Instant) {
+        self.panicked.store(true, Ordering::Release);
+        self.trip(Fault::Panic.into(), now);
+        self.stop.store(2, Ordering::Release);
+    }
+
+    /// Whether a thread panicked.
+    #[must_use]
+    pub fn panicked(&self) -> bool {
+        self.panicked.load(Ordering::Acquire)
+    }
+
     /// The watchdog is done: every thread ends.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Release);
@@ -475,7 +564,15 @@ pub fn table() -> String {
             WhenFull::DropNewest => "drops newest",
         };
         let route = format!("{} -> {}", spec.from.spec().name, spec.to.spec().name);
-        let _ = writeln!(out, "  {:<21} {:<17} {:>3} x, {:<13} {}", edge.name(), route, spec.depth, when, spec.why);
+        let _ = writeln!(
+            out,
+            "  {:<21} {:<17} {:>3} x, {:<13} {}",
+            edge.name(),
+            route,
+            spec.depth,
+            when,
+            spec.why
+        );
     }
     out
 }
@@ -491,7 +588,6 @@ pub fn memory() -> impl Iterator<Item = (Edge, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::safety::faults::Fault;
 
     #[test]
     fn row_85_a_full_channel_never_blocks_and_keeps_the_newest() {

@@ -8,4 +8,3 @@
 pub mod ocp;
 pub mod report;
 pub mod watchdog;
-

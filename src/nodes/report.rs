@@ -124,7 +124,12 @@ impl Report {
         Ok(writer.finish(position))
     }
 
-    fn members(&self, now: Instant, writer: &mut ResponseWriter<'_>, status: Option<&Status>) -> Result<(), Full> {
+    fn members(
+        &self,
+        now: Instant,
+        writer: &mut ResponseWriter<'_>,
+        status: Option<&Status>,
+    ) -> Result<(), Full> {
         let mut any_stale = false;
         for field in &self.fields {
             match self.table.value(now, field.signal, field.stale_after) {
@@ -200,9 +205,11 @@ pub fn next_step(status: &Status) -> Option<&'static str> {
         StateName::Lockout => Some("a person at the vehicle must acknowledge the lockout"),
         StateName::Stopping => Some("wait until the vehicle has stopped"),
         StateName::Diag => Some("wait until the local diagnosis ends"),
-        StateName::Init | StateName::Safe | StateName::Standby | StateName::Ready => match status.faults.first() {
-            Some(fault) => Some(fault.text()),
-            None => status.checklist.next(),
-        },
+        StateName::Init | StateName::Safe | StateName::Standby | StateName::Ready => {
+            match status.faults.first() {
+                Some(fault) => Some(fault.text()),
+                None => status.checklist.next(),
+            }
+        }
     }
 }

@@ -414,7 +414,14 @@ impl Core {
     }
 
     /// READY: released first, then a rising edge, then held, all of it at rest.
-    fn ready(&mut self, now: Instant, neutral: bool, switch: bool, released: bool, pressed_at: Option<Instant>) {
+    fn ready(
+        &mut self,
+        now: Instant,
+        neutral: bool,
+        switch: bool,
+        released: bool,
+        pressed_at: Option<Instant>,
+    ) {
         if !neutral {
             self.state = State::Standby { neutral_since: None };
             return;
@@ -593,6 +600,11 @@ impl Core {
     /// Takes the result of writing a frame.
     pub fn handle_written(&mut self, now: Instant, sent: &Transmission, written: Written) {
         self.tx.handle_written(now, sent, written);
+    }
+
+    /// Every frame goes out at the next chance, whatever its period says.
+    pub fn hurry(&mut self) {
+        self.tx.hurry();
     }
 
     /// When the next step is needed at the latest, whatever else happens.

@@ -84,8 +84,7 @@ impl Envelope {
                     .signals
                     .iter()
                     .map(|signal| {
-                        let memory =
-                            Memory { value: signal.safe, on: false, pressed: false, selected: None };
+                        let memory = Memory { value: signal.safe, on: false, pressed: false, selected: None };
                         (signal.clone(), memory)
                     })
                     .collect(),

@@ -17,7 +17,13 @@ pub const STRIKES: u8 = 5;
 
 /// The guards on the operator's stream. Without a message of this session the stream is silent.
 #[must_use]
-pub fn stream(now: Instant, plan: &Plan, settings: &Settings, input: &Input<'_>, newest: Option<&Command>) -> Faults {
+pub fn stream(
+    now: Instant,
+    plan: &Plan,
+    settings: &Settings,
+    input: &Input<'_>,
+    newest: Option<&Command>,
+) -> Faults {
     let mut found = Faults::NONE;
     if input.link.is_none() {
         return Fault::OcpDown.into();
@@ -56,7 +62,13 @@ pub fn sources(plan: &Plan, envelope: &Envelope, needs_pad: bool, command: &Comm
 
 /// The guards on the vehicle's feedback and on the threads that read it.
 #[must_use]
-pub fn feedback(now: Instant, plan: &Plan, settings: &Settings, input: &Input<'_>, table: &FeedbackTable) -> Faults {
+pub fn feedback(
+    now: Instant,
+    plan: &Plan,
+    settings: &Settings,
+    input: &Input<'_>,
+    table: &FeedbackTable,
+) -> Faults {
     let mut found = Faults::NONE;
     for (index, receive) in plan.receive.iter().enumerate() {
         let fresh = table.age(now, index).is_some_and(|age| age <= receive.stale_after);

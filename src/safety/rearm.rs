@@ -80,7 +80,13 @@ impl Checklist {
     /// Everything up to and including standstill: the conditions of STANDBY.
     #[must_use]
     pub const fn standby(&self) -> bool {
-        self.link && self.no_fault && self.clear && self.session && self.can && self.feedback && self.standstill
+        self.link
+            && self.no_fault
+            && self.clear
+            && self.session
+            && self.can
+            && self.feedback
+            && self.standstill
     }
 
     /// What to do next, in the operator's words; `None` where nothing is missing.

@@ -182,7 +182,8 @@ impl Transmitter {
                 slot.urgent = false;
                 // Keep the beat where it was kept; after a delay start a new one instead of catching up.
                 let kept = slot.next_due + slot.plan.period;
-                slot.next_due = if kept > now { kept.min(now + slot.plan.period) } else { now + slot.plan.period };
+                slot.next_due =
+                    if kept > now { kept.min(now + slot.plan.period) } else { now + slot.plan.period };
             }
             Written::Full | Written::Failed => slot.safe_echoes = 0,
         }
@@ -193,7 +194,12 @@ impl Transmitter {
 
     /// Takes an echo. Returns the message it proves, with the time it was in flight and whether it was safe; `None`
     /// where no such frame is in flight (a late echo).
-    pub fn handle_echo(&mut self, now: Instant, bus: usize, frame: &Frame) -> Option<(usize, Duration, bool)> {
+    pub fn handle_echo(
+        &mut self,
+        now: Instant,
+        bus: usize,
+        frame: &Frame,
+    ) -> Option<(usize, Duration, bool)> {
         let (message, slot) = self.slots.iter_mut().enumerate().find(|(_, slot)| {
             slot.plan.bus == bus && slot.in_flight.as_ref().is_some_and(|(_, sent)| same(sent, frame))
         })?;

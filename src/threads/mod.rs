@@ -1,1 +1,213 @@
 //! How each thread waits. A thread is a place to wait, not a place to think.
+//!
+//! Owns the start of the gateway's threads, their names and priorities, and what happens when one panics. Relies on
+//! `topology` for the channels and on `nodes` for every decision. Never restarts a thread: a lost one ends the process
+//! with safe frames.
+
+#![allow(clippy::disallowed_methods, reason = "this is where threads are started and clocks are read")]
+
+mod can;
+mod ocp;
+mod watchdog;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::config::{Config, UserForm as ConfiguredForm};
+use crate::io::{clock, sys};
+use crate::nodes::ocp::OcpNode;
+use crate::nodes::watchdog::WatchdogNode;
+use crate::proto::ocp::UserForm;
+use crate::proto::ocp::user_data::UserPathsError;
+use crate::safety::core::{Core, CoreOptions};
+use crate::topology::{Edge, Event, Rx, Shared, Thread, Tx, channel};
+
+/// How a gateway is started, beyond its configuration.
+#[derive(Debug, Default)]
+pub struct GatewayOptions {
+    /// Does everything but send.
+    pub listen_only: bool,
+    /// Asks for SCHED_FIFO.
+    pub real_time: bool,
+    /// Alive counters of a previous process.
+    pub counters: Vec<u32>,
+    /// A previous process left a lasting LOCKOUT.
+    pub locked_out: bool,
+    /// Where the alive counters are kept for the program that sends safe frames after this process.
+    pub shared_words: Option<sys::SharedWords>,
+    /// The directory in which a restart of a bus is asked for.
+    pub restart_requests: Option<std::path::PathBuf>,
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    /// What any thread may set.
+    pub shared: Arc<Shared>,
+    /// What happened.
+    pub events: Rx<Event>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Why a gateway did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The plan names user data that cannot be read.
+    UserPaths(UserPathsError),
+    /// A bus name that is none.
+    Bus(String),
+    /// The kernel gives no more threads.
+    Spawn(std::io::Error),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::UserPaths(error) => write!(f, "user data: {error}"),
+            Self::Bus(name) => write!(f, "{name} is no bus"),
+            Self::Spawn(error) => write!(f, "cannot start a thread: {error}"),
+        }
+    }
+}
+
+impl Gateway {
+    /// Starts every thread. No thread is started later.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing was sent then.
+    pub fn start(config: &Config, options: GatewayOptions) -> Result<Self, StartError> {
+        let shared = Arc::new(Shared::default());
+        let (demand_tx, demand_rx) = channel(Edge::Operator);
+        let (to_watchdog_tx, to_watchdog_rx) = channel(Edge::FeedbackToWatchdog);
+        let (to_ocp_tx, to_ocp_rx) = channel(Edge::FeedbackToOcp);
+        let (status_tx, status_rx) = channel(Edge::StatusToOcp);
+        let (events_tx, events_rx) = channel(Edge::Events);
+        let (sockets_tx, sockets_rx) = channel(Edge::Sockets);
+        let (dead_tx, dead_rx) = channel(Edge::DeadSockets);
+
+        let core = Core::new(
+            config.plan.clone(),
+            CoreOptions {
+                settings: config.settings,
+                arms_per_minute: config.arms_per_minute,
+                counters: options.counters.clone(),
+                locked_out: options.locked_out,
+            },
+        );
+        let node = WatchdogNode::new(core);
+        let form = match config.ocp.user_data {
+            ConfiguredForm::Auto => UserForm::Auto,
+            ConfiguredForm::Bare => UserForm::Bare,
+            ConfiguredForm::Wrapped => UserForm::Wrapped,
+        };
+        let ocp_node = OcpNode::new(&config.plan, config.settings, form).map_err(StartError::UserPaths)?;
+        let mut can_ends = Vec::with_capacity(config.plan.buses.len());
+        for (bus, plan) in config.plan.buses.iter().enumerate() {
+            let address = plan.interface.parse().map_err(|_| StartError::Bus(plan.interface.clone()))?;
+            can_ends.push(can::Ends {
+                bus,
+                address,
+                fd: plan.fd,
+                echo: plan.echo,
+                own_ids: node.own_ids(bus).collect(),
+                feedback_ids: config.plan.receive.iter().filter(|r| r.bus == bus).map(|r| r.id).collect(),
+                to_watchdog: to_watchdog_tx.clone(),
+                to_ocp: to_ocp_tx.clone(),
+                sockets: sockets_tx.clone(),
+                dead: dead_rx.clone(),
+                events: events_tx.clone(),
+                shared: Arc::clone(&shared),
+            });
+        }
+        let spawner = Spawner { shared: &shared, events: &events_tx, real_time: options.real_time };
+        let mut threads = Vec::new();
+        // The watchdog first: it must be there before anyone has something to say.
+        let watchdog = watchdog::Ends {
+            node,
+            buses: config.plan.buses.len(),
+            demand: demand_rx,
+            feedback: to_watchdog_rx,
+            sockets: sockets_rx,
+            dead: dead_tx,
+            status: status_tx,
+            events: events_tx.clone(),
+            shared: Arc::clone(&shared),
+            listen_only: options.listen_only,
+            words: options.shared_words,
+            restart_requests: options.restart_requests,
+        };
+        threads
+            .push(spawner.spawn(Thread::Watchdog, "watchdog".to_owned(), move || watchdog::run(watchdog))?);
+        for ends in can_ends {
+            let name = format!("can-{}", config.plan.buses.get(ends.bus).map_or("", |bus| &bus.name));
+            threads.push(spawner.spawn(Thread::Can, name, move || can::run(&ends))?);
+        }
+        let ocp = ocp::Ends {
+            node: ocp_node,
+            address: config.ocp.address,
+            withhold: config.ocp.withhold_acks_when_can_dead,
+            ack_stamp_limit: config.settings.thread_stall,
+            demand: demand_tx,
+            feedback: to_ocp_rx,
+            status: status_rx,
+            events: events_tx.clone(),
+            shared: Arc::clone(&shared),
+        };
+        threads.push(spawner.spawn(Thread::Ocp, "ocp".to_owned(), move || ocp::run(ocp))?);
+        Ok(Self { shared, events: events_rx, threads })
+    }
+
+    /// Waits until every thread has ended; they end after the watchdog did.
+    pub fn join(self) {
+        for thread in self.threads {
+            // A panic was caught inside; nothing is left to report.
+            let _ = thread.join();
+        }
+    }
+
+    /// Whether the watchdog has ended.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.shared.ended()
+    }
+}
+
+/// Starts threads that report their own panic.
+struct Spawner<'a> {
+    shared: &'a Arc<Shared>,
+    events: &'a Tx<Event>,
+    real_time: bool,
+}
+
+impl Spawner<'_> {
+    fn spawn(
+        &self,
+        thread: Thread,
+        name: String,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<JoinHandle<()>, StartError> {
+        let shared = Arc::clone(self.shared);
+        let events = self.events.clone();
+        let priority = thread.spec().priority.filter(|_| self.real_time);
+        // The kernel shows fifteen bytes of a thread's name.
+        let name: String = name.chars().take(15).collect();
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                if let Some(priority) = priority
+                    && let Err(errno) = sys::set_fifo_priority(priority)
+                {
+                    events.offer(Event::RealTimeRefused { thread, errno: errno as i32 });
+                }
+                if catch_unwind(AssertUnwindSafe(body)).is_err() {
+                    shared.note_panic(clock::now());
+                    events.offer(Event::Panicked(thread));
+                    if thread == Thread::Watchdog {
+                        shared.end();
+                    }
+                }
+            })
+            .map_err(StartError::Spawn)
+    }
+}

@@ -1,0 +1,171 @@
+//! The ocp thread: waits on the TCP connection.
+//!
+//! Owns the connection and its reconnects. Relies on `nodes::ocp` for every decision. Never blocks on a write, never
+//! waits longer than a read's 20 ms, and sets trip bits before it does anything else with a message.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::io::clock;
+use crate::io::tcp::{Connector, LinkError, Progress, Read, TcpLink};
+use crate::nodes::ocp::{OcpEvent, OcpNode};
+use crate::safety::faults::{Fault, Faults};
+use crate::safety::input::{Command, Status};
+use crate::time::{Duration, Instant};
+use crate::topology::{Arrival, Demand, Event, Rx, Shared, Tx};
+
+/// How long one step of connecting may wait: the thread's beat must go on.
+const CONNECT_TURN: Duration = Duration::from_millis(20);
+
+/// What the thread can reach.
+pub(super) struct Ends {
+    pub(super) node: OcpNode,
+    pub(super) address: SocketAddr,
+    pub(super) withhold: bool,
+    pub(super) ack_stamp_limit: Duration,
+    pub(super) demand: Tx<Demand>,
+    pub(super) feedback: Rx<Arrival>,
+    pub(super) status: Rx<Status>,
+    pub(super) events: Tx<Event>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// Runs until the watchdog has ended.
+pub(super) fn run(mut ends: Ends) {
+    // The seed only spreads reconnects of several gateways; the clock at start is random enough.
+    let seed = clock::now().as_nanos();
+    let mut connector = Connector::new(&ends.address.ip().to_string(), ends.address.port(), seed);
+    let mut told = None;
+    while !ends.shared.ended() {
+        ends.shared.beat_ocp(clock::now());
+        ends.drain();
+        match connector.step(CONNECT_TURN) {
+            Progress::Pending => {}
+            Progress::Failed(error, _) => {
+                // Told once per kind: a server that stays away must not fill the log.
+                if told.replace(error) != Some(error) {
+                    ends.events.offer(Event::OcpLost(error));
+                }
+            }
+            Progress::Connected(link) => {
+                told = None;
+                let before = ends.node.counters().messages;
+                let error = ends.session(&link);
+                drop(link);
+                ends.events.offer(Event::OcpLost(error));
+                connector.session_ended(ends.node.counters().messages > before);
+            }
+        }
+    }
+}
+
+impl Ends {
+    /// One connection, from its start to its end.
+    fn session(&mut self, link: &TcpLink) -> LinkError {
+        self.node.handle_connected();
+        self.shared.set_link(Some(self.node.session()));
+        self.events.offer(Event::OcpConnected);
+        let mut status = None;
+        let error = loop {
+            if self.shared.ended() {
+                break LinkError::Closed;
+            }
+            let read = link.read(self.node.spare());
+            let now = clock::now();
+            self.shared.beat_ocp(now);
+            match read {
+                Ok(Read::Bytes(n)) => self.node.commit(n),
+                Ok(Read::Nothing) => {}
+                Err(error) => break error,
+            }
+            self.drain();
+            while let Some(newer) = self.status.take() {
+                status = Some(newer);
+            }
+            if let Err(error) = self.take_events(now, link, status.as_ref()) {
+                break error;
+            }
+            // What an earlier turn could not write.
+            if let Err(error) = self.answer(now, link, status.as_ref()) {
+                break error;
+            }
+            self.trip(self.node.handle_timeout(now), now);
+        };
+        // The link first, then the bits, then the wake-up: the core sees all of it at once.
+        self.shared.set_link(None);
+        self.trip(Fault::OcpDown.into(), clock::now());
+        error
+    }
+
+    /// Handles everything that is complete; answers each message at once.
+    fn take_events(
+        &mut self,
+        now: Instant,
+        link: &TcpLink,
+        status: Option<&Status>,
+    ) -> Result<(), LinkError> {
+        let mut newest: Option<Command> = None;
+        let mut result = Ok(());
+        while let Some(event) = self.node.poll_event(now) {
+            match event {
+                OcpEvent::Message { command, faults } => {
+                    self.trip(faults, now);
+                    newest = Some(command);
+                }
+                OcpEvent::Trip { faults, .. } => {
+                    self.trip(faults, now);
+                    newest = None;
+                }
+                OcpEvent::Close { faults } => {
+                    self.trip(faults, now);
+                    newest = None;
+                    result = Err(LinkError::Closed);
+                    break;
+                }
+            }
+            if let Err(error) = self.answer(now, link, status) {
+                result = Err(error);
+                break;
+            }
+        }
+        if let Some(command) = newest {
+            // A restart of the Streamer is a new session on the same connection.
+            self.shared.set_link(Some(self.node.session()));
+            self.demand.offer(Demand::Command(command));
+        }
+        result
+    }
+
+    /// Writes what the kernel takes now.
+    fn answer(&mut self, now: Instant, link: &TcpLink, status: Option<&Status>) -> Result<(), LinkError> {
+        let awake = self.shared.watchdog_beat().is_some_and(|at| now.since(at) <= self.ack_stamp_limit);
+        let alive = awake && (!self.withhold || self.shared.can_alive());
+        self.node.note_backlog();
+        // Twice: the rest of an older answer, then the newest one.
+        for _ in 0..2 {
+            let Some(bytes) = self.node.poll_transmit(now, alive, status) else { return Ok(()) };
+            let len = bytes.len();
+            let written = link.try_write(bytes)?;
+            self.node.handle_written(now, written);
+            if written < len {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Raises faults and wakes the watchdog.
+    fn trip(&self, faults: Faults, now: Instant) {
+        if !faults.is_empty() {
+            self.shared.trip(faults, now);
+            self.demand.offer(Demand::Wake);
+        }
+    }
+
+    /// Takes the vehicle's frames for the report.
+    fn drain(&mut self) {
+        while let Some(arrival) = self.feedback.take() {
+            self.node.handle_frame(arrival.at, arrival.bus, &arrival.frame);
+        }
+    }
+}
