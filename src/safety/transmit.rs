@@ -51,6 +51,8 @@ pub struct Transmission {
     pub bus: usize,
     /// The frame.
     pub frame: Frame,
+    /// The alive counter it carries.
+    pub counter: u32,
     /// Whether it holds safe values or a stop profile, that is, was packed outside ARMED.
     pub safe: bool,
 }
@@ -165,7 +167,13 @@ impl Transmitter {
                 .map_err(|error| (message, error))?;
             // Outside ARMED the envelope gives safe values and stop profiles only.
             let safe = enable != Enable::On;
-            return Ok(Some(Transmission { message, bus: slot.plan.bus, frame, safe }));
+            return Ok(Some(Transmission {
+                message,
+                bus: slot.plan.bus,
+                frame,
+                counter: slot.counter,
+                safe,
+            }));
         }
         Ok(None)
     }

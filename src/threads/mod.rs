@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::config::{Config, UserForm as ConfiguredForm};
+use crate::io::runtime::{LastCounters, RuntimeDirectory};
 use crate::io::{clock, sys};
 use crate::nodes::ocp::OcpNode;
 use crate::nodes::watchdog::WatchdogNode;
@@ -35,9 +36,9 @@ pub struct GatewayOptions {
     /// A previous process left a lasting LOCKOUT.
     pub locked_out: bool,
     /// Where the alive counters are kept for the program that sends safe frames after this process.
-    pub shared_words: Option<sys::SharedWords>,
+    pub last_counters: Option<LastCounters>,
     /// The directory in which a restart of a bus is asked for.
-    pub restart_requests: Option<std::path::PathBuf>,
+    pub runtime: Option<RuntimeDirectory>,
 }
 
 /// A running gateway.
@@ -134,8 +135,8 @@ impl Gateway {
             events: events_tx.clone(),
             shared: Arc::clone(&shared),
             listen_only: options.listen_only,
-            words: options.shared_words,
-            restart_requests: options.restart_requests,
+            last_counters: options.last_counters,
+            runtime: options.runtime,
         };
         threads
             .push(spawner.spawn(Thread::Watchdog, "watchdog".to_owned(), move || watchdog::run(watchdog))?);
@@ -170,6 +171,12 @@ impl Gateway {
     #[must_use]
     pub fn ended(&self) -> bool {
         self.shared.ended()
+    }
+
+    /// Whether every thread has ended; one that hangs must not keep the process.
+    #[must_use]
+    pub fn all_ended(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
     }
 }
 

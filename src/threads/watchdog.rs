@@ -4,13 +4,13 @@
 //! waits for anyone but its own channel and tick, never allocates after its first turn, never logs: events go to main.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::io::canbus::{Port, RecvError, SendError};
 use crate::io::clock;
 use crate::io::notify::Heartbeat;
-use crate::io::sys::{self, SharedWords};
+use crate::io::runtime::{LastCounters, RuntimeDirectory};
+use crate::io::sys;
 use crate::limits::{BUSES, FEEDBACK_DEPTH};
 use crate::nodes::watchdog::{Published, WatchdogNode};
 use crate::safety::buswatch::BusEvent;
@@ -56,8 +56,8 @@ pub(super) struct Ends {
     pub(super) events: Tx<Event>,
     pub(super) shared: Arc<Shared>,
     pub(super) listen_only: bool,
-    pub(super) words: Option<SharedWords>,
-    pub(super) restart_requests: Option<PathBuf>,
+    pub(super) last_counters: Option<LastCounters>,
+    pub(super) runtime: Option<RuntimeDirectory>,
 }
 
 /// One actuator bus as the thread holds it.
@@ -246,15 +246,18 @@ impl Watchdog {
                 Err(SendError::Down | SendError::Gone | SendError::Refused(_)) => Written::Failed,
             };
             self.ends.node.core_mut().handle_written(now, &next, written);
+            if written == Written::Accepted
+                && let Some(last) = &self.ends.last_counters
+            {
+                // Counters are at most 8 bits wide where a receiver checks them; of a wider one the low byte serves.
+                let counter = next.counter.to_le_bytes()[0];
+                let bus = u8::try_from(next.bus).unwrap_or(u8::MAX);
+                last.record(next.message, bus, next.frame.id(), counter);
+            }
             match result {
                 Err(SendError::Down) => self.bus_down(next.bus),
                 Err(SendError::Gone) => self.bus_gone(next.bus),
                 _ => {}
-            }
-        }
-        if let Some(words) = &self.ends.words {
-            for (index, counter) in self.ends.node.core().counters().enumerate().take(words.words()) {
-                words.store(index, u64::from(counter));
             }
         }
         now
@@ -283,12 +286,13 @@ impl Watchdog {
         }
     }
 
-    /// Asks the bring-up unit for a restart by touching a file named after the bus.
+    /// Asks the bring-up unit for a restart of the interface.
     fn ask_restart(&self, bus: usize) {
-        let Some(directory) = &self.ends.restart_requests else { return };
+        let Some(runtime) = &self.ends.runtime else { return };
         let Some(plan) = self.ends.node.core().plan().buses.get(bus) else { return };
+        let Ok(address) = plan.interface.parse() else { return };
         // Once per bus-off, on a tmpfs; a failure leaves the bus off, which is already the fault that is shown.
-        let _ = std::fs::write(directory.join(format!("restart-{}", plan.interface)), b"");
+        let _ = runtime.request_bus_restart(&address);
     }
 
     /// After a panic of this very thread: one counter cycle of safe frames.

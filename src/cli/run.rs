@@ -1,0 +1,339 @@
+//! `ocpcan run`: the gateway.
+//!
+//! Owns the start and stop order, the log lines and, on a terminal, the arming checklist. Relies on `threads`. The
+//! threads decide and send; this command reads their events and writes them down, and nothing it waits for can hold
+//! them up.
+
+#![allow(clippy::disallowed_methods, reason = "this is the main thread: it waits for the others to end")]
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+use super::safe_stop::last_counters;
+use super::{DEFAULT_CONFIG, VERSION, complain, exit};
+use crate::config::{self, Config, RealTime};
+use crate::io::canbus::OpenError;
+use crate::io::journal::Journal;
+use crate::io::runtime::{BusLock, LastCounters, RuntimeDirectory};
+use crate::io::{clock, notify, sys};
+use crate::nodes::report::next_step;
+use crate::safety::faults::Fault;
+use crate::safety::input::{StateName, Status};
+use crate::threads::{Gateway, GatewayOptions};
+use crate::time::{Duration, millis_f64};
+use crate::topology::Event;
+
+/// Runs the gateway.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Configuration file.
+    #[arg(long, short, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+    /// Do everything but send: decode, decide and show, without a frame on any bus.
+    #[arg(long)]
+    listen: bool,
+}
+
+/// How often signals are looked at: a tenth of the 200 ms that SIGTERM may take.
+const TURN: Duration = Duration::from_millis(20);
+
+/// After the watchdog has ended, the other threads have this long; a thread that hangs must not keep the process.
+const JOIN_LIMIT: Duration = Duration::from_millis(300);
+
+/// Runs the command.
+pub(super) fn run(args: &Args) -> u8 {
+    let config = match config::load(&args.config) {
+        Ok(config) => config,
+        Err(problems) => {
+            for problem in &problems {
+                complain(&problem.to_string());
+            }
+            complain(&format!("{} problems; nothing was sent", problems.len()));
+            return exit::CONFIG;
+        }
+    };
+    let log = Journal::stderr();
+    log.line(format_args!("ocpcan {VERSION}, configuration {} ({})", config.digest, args.config.display()));
+    for warning in &config.warnings {
+        log.line(format_args!("warning: {warning}"));
+    }
+    let mut main = match Main::prepare(config, log) {
+        Ok(main) => main,
+        Err(code) => return code,
+    };
+    main.run(args.listen)
+}
+
+/// The main thread.
+struct Main {
+    config: Config,
+    log: Journal,
+    runtime: Option<RuntimeDirectory>,
+    _locks: Vec<BusLock>,
+    screen: Screen,
+    last_state: Option<StateName>,
+    last_next: Option<&'static str>,
+    said_ready: bool,
+}
+
+impl Main {
+    /// Takes what the gateway needs before its first frame.
+    fn prepare(config: Config, log: Journal) -> Result<Self, u8> {
+        let mut locks = Vec::new();
+        for bus in &config.plan.buses {
+            let lock = bus.interface.parse().map_err(|error| format!("{}: {error}", bus.interface));
+            match lock.and_then(|address| BusLock::take(&address).map_err(|error| error.to_string())) {
+                Ok(lock) => locks.push(lock),
+                Err(text) => {
+                    complain(&text);
+                    return Err(exit::UNAVAILABLE);
+                }
+            }
+        }
+        let runtime = match RuntimeDirectory::open() {
+            Ok(directory) => Some(directory),
+            Err(error) => {
+                log.line(format_args!("warning: no runtime directory ({error}): counters and lockout do not survive"));
+                None
+            }
+        };
+        if let Err(errno) = sys::lock_memory() {
+            let text = format!("memory is not locked: {} (LimitMEMLOCK=infinity)", errno.desc());
+            if config.real_time == RealTime::Required {
+                complain(&text);
+                return Err(exit::UNAVAILABLE);
+            }
+            log.line(format_args!("warning: {text}"));
+        }
+        Ok(Self {
+            config,
+            log,
+            runtime,
+            _locks: locks,
+            screen: Screen::new(),
+            last_state: None,
+            last_next: None,
+            said_ready: false,
+        })
+    }
+
+    /// Starts the threads and stays until they have ended.
+    fn run(&mut self, listen_only: bool) -> u8 {
+        let Ok(mut signals) = Signals::new([SIGTERM, SIGINT, SIGUSR1]) else {
+            complain("cannot listen for signals");
+            return exit::SOFTWARE;
+        };
+        let counters = last_counters(&self.config);
+        let lockout = self.runtime.as_ref().and_then(RuntimeDirectory::lockout);
+        if let Some(reason) = &lockout {
+            self.log.line(format_args!("LOCKOUT of the last run still holds: {reason}"));
+        }
+        let options = GatewayOptions {
+            listen_only,
+            real_time: true,
+            counters,
+            locked_out: lockout.is_some(),
+            last_counters: self.runtime.as_ref().and_then(|directory| LastCounters::create(directory).ok()),
+            runtime: self.runtime.clone(),
+        };
+        let gateway = match Gateway::start(&self.config, options) {
+            Ok(gateway) => gateway,
+            Err(error) => {
+                complain(&error.to_string());
+                return exit::SOFTWARE;
+            }
+        };
+        if listen_only {
+            self.log.line(format_args!("listening only: nothing is sent"));
+        }
+        let mut code = exit::OK;
+        while !gateway.ended() {
+            for signal in signals.pending() {
+                self.take_signal(signal, &gateway);
+            }
+            let mut event = gateway.events.wait(TURN);
+            while let Some(one) = event {
+                code = self.take(&one, code);
+                event = gateway.events.take();
+            }
+        }
+        while let Some(one) = gateway.events.take() {
+            code = self.take(&one, code);
+        }
+        if gateway.shared.panicked() {
+            code = exit::SOFTWARE;
+        }
+        self.end(gateway, code)
+    }
+
+    fn take_signal(&self, signal: i32, gateway: &Gateway) {
+        if signal == SIGUSR1 {
+            self.log.line(format_args!("events lost: {}", self.log.lost()));
+            return;
+        }
+        self.log.line(format_args!("signal {signal}: stopping"));
+        notify::stopping();
+        gateway.shared.request_stop();
+    }
+
+    /// Writes down one event. Returns the exit code so far.
+    fn take(&mut self, event: &Event, code: u8) -> u8 {
+        match event {
+            Event::Status(status) => self.take_status(status),
+            Event::Bus { bus, what } => self.log.line(format_args!("bus {}: {what}", self.bus(*bus))),
+            Event::BusUnavailable { bus, cause } => {
+                if let Some(Ok(address)) = self.config.plan.buses.get(*bus).map(|bus| bus.interface.parse()) {
+                    let error = OpenError { bus: address, cause: *cause };
+                    self.log.line(format_args!("bus {}: {error}; trying again", self.bus(*bus)));
+                }
+            }
+            Event::OcpConnected => {
+                self.log.line(format_args!("OCP: connected to {}", self.config.ocp.address));
+            }
+            Event::OcpLost(error) => {
+                self.log.line(format_args!("OCP: {}: {error}; trying again", self.config.ocp.address));
+            }
+            Event::RealTimeRefused { thread, errno } => {
+                let name = thread.spec().name;
+                let text = nix::errno::Errno::from_raw(*errno).desc();
+                self.log.line(format_args!(
+                    "warning: thread {name} runs without real-time priority: {text} (LimitRTPRIO=49)"
+                ));
+            }
+            Event::Panicked(thread) => {
+                self.log.line(format_args!("thread {} panicked: safe frames, then exit", thread.spec().name));
+                return exit::SOFTWARE;
+            }
+            Event::WatchdogEnded => {}
+        }
+        code
+    }
+
+    fn bus(&self, index: usize) -> &str {
+        self.config.plan.buses.get(index).map_or("?", |bus| &bus.name)
+    }
+
+    fn take_status(&mut self, status: &Status) {
+        if !self.said_ready && status.state != StateName::Init {
+            self.said_ready = true;
+            notify::ready();
+        }
+        let next = next_step(status);
+        if self.last_state != Some(status.state) {
+            let before = self.last_state.map_or("start", StateName::name);
+            let cause = match (status.state, &status.cause) {
+                (StateName::Safe | StateName::Stopping | StateName::Lockout, Some(trip)) => {
+                    format!(" because of {} ({})", trip.fault.name(), trip.fault.text())
+                }
+                _ => String::new(),
+            };
+            self.log.line(format_args!("{before} -> {}{cause}", status.state.name()));
+            if status.state == StateName::Lockout {
+                self.keep_lockout(status);
+            }
+            self.last_state = Some(status.state);
+            self.last_next = None;
+        }
+        if let Some(reaction) = status.reaction
+            && self.screen.note_reaction(reaction.trip.at)
+        {
+            self.log.line(format_args!(
+                "{} answered: safe frames on the bus {:.1} ms after its evidence",
+                reaction.trip.fault.name(),
+                millis_f64(reaction.time)
+            ));
+        }
+        if self.last_next != next
+            && let Some(todo) = next
+        {
+            self.last_next = next;
+            if !self.screen.is_terminal {
+                self.log.line(format_args!("{}: to arm: {todo}", status.state.name()));
+            }
+        }
+        notify::status(status.state.name());
+        self.screen.show(status);
+    }
+
+    /// A lockout for arming too often must survive a restart that no person asked for.
+    fn keep_lockout(&self, status: &Status) {
+        let lasting = status.cause.is_some_and(|trip| trip.fault == Fault::TooManyArms);
+        if lasting && let Some(runtime) = &self.runtime
+            && let Err(error) = runtime.set_lockout(Fault::TooManyArms.text())
+        {
+            self.log.line(format_args!("warning: the lockout is not kept: {error}"));
+        }
+    }
+
+    /// Waits for the threads and says goodbye.
+    fn end(&self, gateway: Gateway, code: u8) -> u8 {
+        let until = clock::now() + JOIN_LIMIT;
+        while !gateway.all_ended() && clock::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if gateway.all_ended() {
+            gateway.join();
+        }
+        if code == exit::OK
+            && let Some(runtime) = &self.runtime
+        {
+            // Stopped by a person: that is the acknowledgement (a crash leaves the marker).
+            let _ = runtime.clear_lockout();
+        }
+        self.log.line(format_args!("ended, exit {code}"));
+        code
+    }
+}
+
+/// The arming checklist on a terminal; nothing where stdout is none.
+struct Screen {
+    is_terminal: bool,
+    lines: usize,
+    last_reaction: Option<crate::time::Instant>,
+}
+
+impl Screen {
+    fn new() -> Self {
+        Self { is_terminal: std::io::stdout().is_terminal(), lines: 0, last_reaction: None }
+    }
+
+    /// Whether this reaction has not been told yet.
+    fn note_reaction(&mut self, at: crate::time::Instant) -> bool {
+        self.last_reaction.replace(at) != Some(at)
+    }
+
+    /// Draws the state and the checklist over what was drawn before.
+    fn show(&mut self, status: &Status) {
+        if !self.is_terminal {
+            return;
+        }
+        let mut text = String::new();
+        use std::fmt::Write as _;
+        if self.lines > 0 {
+            let _ = write!(text, "\x1b[{}A\x1b[J", self.lines);
+        }
+        let _ = writeln!(text, "state {}", status.state.name());
+        let mut lines = 1;
+        if let Some(trip) = &status.cause {
+            let _ = writeln!(text, "last trip: {} ({})", trip.fault.text(), trip.fault.name());
+            lines += 1;
+        }
+        for fault in status.faults.iter() {
+            let _ = writeln!(text, "  fault: {}", fault.text());
+            lines += 1;
+        }
+        for (name, met, todo) in status.checklist.points() {
+            let mark = if met { "x" } else { " " };
+            let hint = if met { "" } else { todo };
+            let _ = writeln!(text, "  [{mark}] {name:<10} {hint}");
+            lines += 1;
+        }
+        self.lines = lines;
+        let mut out = std::io::stdout().lock();
+        // A terminal that went away is no reason to stop.
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
+}
