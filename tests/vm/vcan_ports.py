@@ -26,11 +26,13 @@ def test_program():
 
 def run_tests(bench, words, **environment):
     """Runs the tests whose name contains a word, ignored ones too; at least one must run and none may fail."""
-    done = subprocess.run([test_program(), *words, "--include-ignored", "--test-threads=2"], capture_output=True,
+    done = subprocess.run([test_program(), *words, "--include-ignored", "--test-threads=2", "--show-output"], capture_output=True,
                           text=True, check=False, env=dict(os.environ, **environment), timeout=200)
     summary = re.search(r"test result: \w+\. (\d+) passed; (\d+) failed", done.stdout)
     if done.returncode != 0 or not summary or int(summary[1]) == 0:
         raise Failure(f"exit status {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
+    for line in re.findall(r"Facts \{.*\}", done.stdout):
+        bench.note(line)
     bench.note(f"{summary[1]} Rust tests passed")
 
 
@@ -46,3 +48,9 @@ def rust_port_tests_pass_on_vcan(bench):
 def rust_port_tests_pass_on_two_controllers(bench):
     zero, one = bench.controllers()
     run_tests(bench, ["io::canbus::tests::wire_"], OCPCAN_TEST_WIRE=f"{zero},{one}")
+
+
+@test(mode="sja1000", deadline_s=240)
+def rust_port_test_passes_on_a_serial_adapter(bench):
+    adapter = bench.slcan()
+    run_tests(bench, ["io::canbus::tests::slcan_"], OCPCAN_TEST_SLCAN=adapter.interface)
