@@ -214,7 +214,7 @@ def slcan_stall_fills_the_queue_and_unplug_removes_the_interface(bench):
 
 @test(mode="icount")
 def guest_clock_counts_instructions(bench):
-    """A timer of 20 ms fires on time, and a frame reaches its reader within the budget of a step, whatever the host does."""
+    """A timer of 20 ms fires on time and a frame reaches its reader soon, whatever the host does."""
     bus = bench.sniff(bench.vcan(), own=True)
     late_ms, echo_ms = [], []
     for number in range(50):

@@ -83,7 +83,7 @@ class Process:
             return len(self.lines)
 
     def wait_line(self, pattern, within_s, mark=0):
-        """The first re.Match of pattern in a line since mark. Fails after within_s, or at once when the output ended."""
+        """The first re.Match of pattern in a line since mark. Fails after within_s, or when the output ends."""
         wanted = re.compile(pattern)
         deadline = time.monotonic() + within_s
         at = mark

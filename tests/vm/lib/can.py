@@ -56,8 +56,9 @@ class Frame:
         mark = "##" if self.fd else "#R" if self.remote else "#"
         flags = "".join(name for name, on in (
             (" ERROR", self.error), (" CONFIRMED", self.confirmed), (" local", self.local)) if on)
+        fd_flags = int(self.bit_rate_switch) if self.fd else ""
         return (f"({self.time_ns // 10**9}.{self.time_ns // 1000 % 10**6:06}) {self.interface} "
-                f"{self.id:0{width}X}{mark}{int(self.bit_rate_switch) if self.fd else ''}{self.data.hex().upper()}{flags}")
+                f"{self.id:0{width}X}{mark}{fd_flags}{self.data.hex().upper()}{flags}")
 
 
 def parse_frame(text):
@@ -147,7 +148,7 @@ class Sniffer:
                 self._changed.notify_all()
 
     def send(self, frame):
-        """Sends from the sniffer's own socket. Takes a Frame or cansend's notation; raises OSError as the kernel does."""
+        """Sends from the sniffer's own socket. Takes a Frame or cansend's notation; raises OSError."""
         self._socket.send(to_bytes(parse_frame(frame) if isinstance(frame, str) else frame))
 
     def frames(self, can_id=None, since_ns=0, until_ns=None):

@@ -49,7 +49,7 @@ def load():
 
 
 def chosen(mode, words):
-    """The tests of a mode whose name contains one of the words, or all of them without words or with the mode as word."""
+    """The tests of a mode whose name contains one of the words; all without words, or with the mode as word."""
     return [entry for entry in TESTS
             if entry[0] == mode and (not words or any(word in entry[1] or word == mode for word in words))]
 

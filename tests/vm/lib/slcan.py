@@ -51,7 +51,7 @@ class Slcan:
         self.write(b"sb256256")
 
     def stall(self):
-        """Stops reading, so that the kernel's transmit queue fills. What is in the terminal's buffer (4 KiB) is gone."""
+        """Stops reading, so that the kernel's transmit queue fills. The terminal itself holds 4 KiB more."""
         self._reading.clear()
 
     def resume(self):
