@@ -1,1 +1,3 @@
 //! Simulators: the OCP servers, the vehicle, a world in virtual time with faulty links and checkers.
+
+pub mod ocp;
