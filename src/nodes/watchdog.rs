@@ -146,11 +146,19 @@ impl WatchdogNode {
             return;
         }
         self.counters.overflow += 1;
-        // Feedback may be lost: it grows old. What proves or stops must not be: it takes the last place.
-        if !matches!(event, CanEvent::Frame(_))
-            && let Some(last) = self.events.last_mut()
+        // Feedback may be lost: it grows old. An echo may be lost: its absence trips. What stops must not be.
+        let rank = |event: &CanEvent| match event {
+            CanEvent::Frame(_) => 0,
+            CanEvent::Echo(_) => 1,
+            CanEvent::Bus(_) | CanEvent::Foreign => 2,
+        };
+        let least = self.events.iter().enumerate().min_by_key(|(_, (_, _, old))| rank(old));
+        if let Some((index, (_, _, old))) = least
+            && rank(old) < rank(&event)
         {
-            *last = (bus, at, event);
+            // Removed and pushed, so that the order in time stays.
+            self.events.remove(index);
+            self.events.push((bus, at, event));
         }
     }
 

@@ -13,7 +13,7 @@ const RESTART_REST: Duration = Duration::from_millis(100);
 /// More restarts than this within a minute are evidence of a broken bus (fault 53).
 const RESTARTS_PER_MINUTE: usize = 3;
 
-/// After a restart the first echo must come within this time (fault 54).
+/// After a restart the first frame must be echoed within this time (fault 54).
 const RESTART_PROOF: Duration = Duration::from_secs(1);
 
 /// What the watchdog's socket reported.
@@ -44,7 +44,8 @@ pub struct BusWatch {
     bus_off_at: Option<Instant>,
     restart_asked: bool,
     restarts: heapless::Deque<Instant, 8>,
-    restart_unproven_since: Option<Instant>,
+    /// No echo since the last restart.
+    restart_unproven: bool,
     broken: Faults,
 }
 
@@ -59,7 +60,7 @@ impl BusWatch {
             bus_off_at: None,
             restart_asked: false,
             restarts: heapless::Deque::new(),
-            restart_unproven_since: None,
+            restart_unproven: false,
             broken: Faults::NONE,
         }
     }
@@ -98,10 +99,15 @@ impl BusWatch {
         }
     }
 
-    fn note_restart(&mut self, now: Instant) {
+    /// Restarts older than a minute no longer count.
+    fn forget_old_restarts(&mut self, now: Instant) {
         while self.restarts.front().is_some_and(|at| now.since(*at) > Duration::from_secs(60)) {
             self.restarts.pop_front();
         }
+    }
+
+    fn note_restart(&mut self, now: Instant) {
+        self.forget_old_restarts(now);
         if self.restarts.is_full() {
             self.restarts.pop_front();
         }
@@ -110,12 +116,12 @@ impl BusWatch {
         if self.restarts.len() > RESTARTS_PER_MINUTE {
             self.broken.insert(Fault::BusOffRepeated);
         }
-        self.restart_unproven_since = Some(now);
+        self.restart_unproven = true;
     }
 
     /// An echo proves that the bus works.
     pub const fn handle_echo(&mut self) {
-        self.restart_unproven_since = None;
+        self.restart_unproven = false;
     }
 
     /// Whether frames may be written: up, not in bus-off, and listened to for long enough.
@@ -147,8 +153,8 @@ impl BusWatch {
             && let Some(since) = unproven_since
         {
             faults.insert_if(now.since(since) >= settings.echo, Fault::EchoLost);
-            let after_restart =
-                self.restart_unproven_since.is_some_and(|restart| now.since(restart) >= RESTART_PROOF);
+            // Counted from the first frame after the restart: the link may have come up long after it.
+            let after_restart = self.restart_unproven && now.since(since) >= RESTART_PROOF;
             let dead = now.since(since) >= settings.can_dead || after_restart;
             faults.insert_if(dead, Fault::CanDead);
         }
@@ -157,6 +163,7 @@ impl BusWatch {
 
     /// Whether a restart must be asked for now; true once per bus-off.
     pub fn poll_restart(&mut self, now: Instant) -> bool {
+        self.forget_old_restarts(now);
         let due = self.bus_off_at.is_some_and(|at| now.since(at) >= RESTART_REST);
         let ask = due && !self.restart_asked && self.restarts.len() <= RESTARTS_PER_MINUTE;
         self.restart_asked |= ask;

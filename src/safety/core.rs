@@ -19,7 +19,7 @@ use super::settings::{SAFE_FRAMES, SESSION_MESSAGES, Settings};
 use super::transmit::{Enable, PackError, Transmission, Transmitter, Written};
 use crate::signals::feedback::FeedbackTable;
 use crate::signals::plan::Plan;
-use crate::signals::source::Readings;
+use crate::signals::source::{Reading, Readings};
 use crate::time::{Duration, Instant};
 
 /// Safe frames with an echo, per actuator frame, before the process may end.
@@ -56,6 +56,17 @@ enum State {
     Lockout,
     /// Safe frames; others may diagnose.
     Diag,
+}
+
+/// What the arm switch says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Switch {
+    /// It is not in the message, or not readable as a switch.
+    Absent,
+    /// Open.
+    Released,
+    /// Closed.
+    Pressed,
 }
 
 impl State {
@@ -209,6 +220,8 @@ impl Core {
         }
         if self.newest.is_some_and(|command| Some(command.liveness.session) != input.link) {
             self.newest = None;
+            // A session ended, even where the next one is already here with a command of its own.
+            self.raised.insert(Fault::OcpDown);
         }
         if let Some(command) = input.command {
             if Some(command.liveness.session) == input.link {
@@ -231,8 +244,11 @@ impl Core {
             // The first frame after the bus is back goes out at once, and it is a safe one.
             self.tx.hurry();
         }
-        if matches!(event, BusEvent::Down | BusEvent::Gone) {
-            self.raised.insert(Fault::BusDown);
+        // Raised as events, not only as states: what ends before the next step was a loss all the same.
+        match event {
+            BusEvent::Down | BusEvent::Gone => self.raised.insert(Fault::BusDown),
+            BusEvent::BusOff | BusEvent::Restarted => self.raised.insert(Fault::BusOff),
+            BusEvent::Up { .. } => {}
         }
     }
 
@@ -262,12 +278,8 @@ impl Core {
         faults = faults.union(stream);
         if let Some(command) = &self.newest {
             faults = faults.union(guards::sources(&self.plan, &self.envelope, self.needs_pad, command));
-            if self.state == State::Armed
-                && self.plan.dead_man.is_some_and(|switch| !switch.read_switch(&command.readings))
-            {
-                faults.insert(Fault::DeadMan);
-            }
         }
+        faults.insert_if(self.state == State::Armed && !self.dead_man_is_held(), Fault::DeadMan);
         let lost = guards::feedback(now, &self.plan, &self.settings, input, &self.table);
         faults = faults.union(lost);
         for (index, bus) in self.buses.iter_mut().enumerate() {
@@ -313,7 +325,7 @@ impl Core {
     fn transition(&mut self, now: Instant, input: &Input<'_>, started: Instant) -> Option<Trip> {
         let readings = self.readings();
         let neutral = self.newest.is_some() && self.envelope.is_neutral(&readings);
-        let switch = self.plan.arm.is_some_and(|switch| switch.read_switch(&readings));
+        let switch = self.arm_switch(&readings);
         let lock = self.faults.any_class_b();
         match self.state {
             // INIT -> SAFE after listening, INIT -> LOCKOUT on a foreign writer
@@ -355,6 +367,7 @@ impl Core {
                 }
                 self.ready(now, neutral, switch, released, pressed_at);
                 if self.state == State::Armed && self.too_many_arms(now) {
+                    self.state = State::Ready { released, pressed_at };
                     self.faults.insert(Fault::TooManyArms);
                     return Some(self.trip(now, input, State::Lockout));
                 }
@@ -418,7 +431,7 @@ impl Core {
         &mut self,
         now: Instant,
         neutral: bool,
-        switch: bool,
+        switch: Switch,
         released: bool,
         pressed_at: Option<Instant>,
     ) {
@@ -426,16 +439,35 @@ impl Core {
             self.state = State::Standby { neutral_since: None };
             return;
         }
-        if !switch {
-            self.state = State::Ready { released: true, pressed_at: None };
-            return;
-        }
-        // Pressed: it counts only where it was seen released here.
-        let pressed_at = released.then(|| pressed_at.unwrap_or(now));
+        // Pressed counts only where it was seen released here; a switch that is not there is neither.
+        let (released, pressed_at) = match switch {
+            Switch::Released => (true, None),
+            Switch::Absent => (false, None),
+            Switch::Pressed => (released, released.then(|| pressed_at.unwrap_or(now))),
+        };
         self.state = State::Ready { released, pressed_at };
-        if pressed_at.is_some_and(|at| now.since(at) >= self.settings.hold) {
+        let held = pressed_at.is_some_and(|at| now.since(at) >= self.settings.hold);
+        if held && self.dead_man_is_held() {
             self.state = State::Armed;
         }
+    }
+
+    /// What the arm switch says in the newest message.
+    fn arm_switch(&self, readings: &Readings) -> Switch {
+        match self.plan.arm.map(|switch| switch.read(readings)) {
+            Some(Reading::Bool(true)) => Switch::Pressed,
+            Some(Reading::Bool(false)) => Switch::Released,
+            Some(Reading::Number(1.0)) => Switch::Pressed,
+            Some(Reading::Number(0.0)) => Switch::Released,
+            _ => Switch::Absent,
+        }
+    }
+
+    /// Whether the dead-man switch is held, or none is configured.
+    fn dead_man_is_held(&self) -> bool {
+        self.plan
+            .dead_man
+            .is_none_or(|switch| self.newest.is_some_and(|command| switch.read_switch(&command.readings)))
     }
 
     /// Notes one arming; true where it is one too many.
@@ -501,7 +533,7 @@ impl Core {
     }
 
     /// Fills in the points that depend on the state.
-    fn complete_checklist(&mut self, neutral: bool, switch: bool) {
+    fn complete_checklist(&mut self, neutral: bool, switch: Switch) {
         self.checklist.neutral = match self.state {
             State::Standby { .. } => false,
             State::Ready { .. } | State::Armed => true,
@@ -510,7 +542,7 @@ impl Core {
         self.checklist.released = match self.state {
             State::Ready { released, .. } => released,
             State::Armed => true,
-            _ => self.newest.is_some() && !switch,
+            _ => switch == Switch::Released,
         };
         self.checklist.held = self.state == State::Armed;
     }
@@ -668,7 +700,8 @@ impl Core {
     /// Whether a restart of the process must not clear this LOCKOUT.
     #[must_use]
     pub fn lockout_lasts(&self) -> bool {
-        self.state == State::Lockout && self.cause.is_some_and(|trip| trip.fault == Fault::TooManyArms)
+        self.state == State::Lockout
+            && self.cause.is_some_and(|trip| trip.faults.contains(Fault::TooManyArms))
     }
 }
 

@@ -96,13 +96,27 @@ impl Envelope {
     /// Moves every value by one step. `standing` is true only where fresh feedback proves standstill.
     pub fn step(&mut self, mode: Mode<'_>, elapsed: Duration, standing: bool) {
         let seconds = elapsed.min(STEP_MAX).as_secs_f64();
+        // Brakes first: they decide about the throttle.
+        self.step_kinds(mode, seconds, standing, false, |kind| kind == Kind::Brake);
         let braking = match mode {
-            Mode::Armed(demand) => self.brake_is_pressed(demand.readings),
+            Mode::Armed(demand) => self.brake_is_applied(demand.readings),
             _ => false,
         };
+        self.step_kinds(mode, seconds, standing, braking, |kind| kind != Kind::Brake);
+    }
+
+    /// One step of the signals of some kinds.
+    fn step_kinds(
+        &mut self,
+        mode: Mode<'_>,
+        seconds: f64,
+        standing: bool,
+        braking: bool,
+        chosen: impl Fn(Kind) -> bool,
+    ) {
         for frame in &mut self.frames {
             let actuator = frame.actuator;
-            for (plan, memory) in &mut frame.signals {
+            for (plan, memory) in frame.signals.iter_mut().filter(|(plan, _)| chosen(plan.kind)) {
                 let next = match mode {
                     Mode::Safe => {
                         memory.forget();
@@ -130,8 +144,8 @@ impl Envelope {
                         if plan.kind == Kind::Throttle && braking { plan.safe } else { moved }
                     }
                 };
-                let next = if next.is_finite() { next.clamp(plan.min, plan.max) } else { plan.safe };
-                if !plan.at_standstill || standing {
+                let next = if next.is_finite() { bounded(next, plan.min, plan.max) } else { plan.safe };
+                if !waits_for_standstill(plan) || standing {
                     memory.value = next;
                 }
             }
@@ -151,7 +165,7 @@ impl Envelope {
     pub fn is_safe(&self, frame: usize) -> bool {
         // Exact: a safe value is assigned, never computed. A signal that may change at standstill only is allowed
         // to keep what it has: changing it would be the danger.
-        self.values(frame).all(|(plan, value)| value == plan.safe || plan.at_standstill)
+        self.values(frame).all(|(plan, value)| value == plan.safe || waits_for_standstill(plan))
     }
 
     /// The value of one signal as it is sent now.
@@ -196,14 +210,12 @@ impl Envelope {
         })
     }
 
-    /// Whether the operator presses a brake.
-    fn brake_is_pressed(&self, readings: &Readings) -> bool {
-        self.frames.iter().flat_map(|frame| &frame.signals).any(|(plan, _)| {
-            plan.kind == Kind::Brake
-                && plan.transform.apply(plan.source.read(readings)).is_none_or(|value| {
-                    let rest = plan.min.max(0.0).min(plan.max);
-                    (value - rest).abs() > BRAKE_PRESSED * (plan.max - plan.min)
-                })
+    /// Whether the operator presses a brake, or one is still on: its value of this step lies away from rest.
+    fn brake_is_applied(&self, readings: &Readings) -> bool {
+        self.frames.iter().flat_map(|frame| &frame.signals).any(|(plan, memory)| {
+            let rest = bounded(0.0, plan.min, plan.max);
+            let away = |value: f64| (value - rest).abs() > BRAKE_PRESSED * (plan.max - plan.min);
+            plan.kind == Kind::Brake && (away(memory.value) || asked(plan, memory, readings).is_none_or(away))
         })
     }
 }
@@ -218,14 +230,21 @@ impl Memory {
     }
 }
 
-/// What the operator asks of one signal, in its unit.
+/// Whether a signal keeps its value while the vehicle moves. Nothing that moves the vehicle may: it would be kept
+/// through a trip as well.
+const fn waits_for_standstill(plan: &SignalPlan) -> bool {
+    plan.at_standstill && matches!(plan.kind, Kind::Other)
+}
+
+/// The nearest value within the limits. Unlike `clamp` it has an answer for limits that are the wrong way round.
+const fn bounded(value: f64, low: f64, high: f64) -> f64 {
+    value.max(low).min(high)
+}
+
+/// Moves the memory of a selection or a toggle, then answers what the operator asks of the signal, in its unit.
 fn target(plan: &SignalPlan, memory: &mut Memory, readings: &Readings) -> Option<f64> {
-    if !plan.select.is_empty() {
-        let chosen = plan.select.iter().find(|(source, _)| source.read_switch(readings));
-        if let Some((_, value)) = chosen {
-            memory.selected = Some(*value);
-        }
-        return Some(memory.selected.unwrap_or(plan.safe));
+    if let Some((_, value)) = plan.select.iter().find(|(source, _)| source.read_switch(readings)) {
+        memory.selected = Some(*value);
     }
     if plan.toggle {
         let pressed = plan.source.read_switch(readings);
@@ -233,9 +252,19 @@ fn target(plan: &SignalPlan, memory: &mut Memory, readings: &Readings) -> Option
             memory.on = !memory.on;
         }
         memory.pressed = pressed;
-        return plan.transform.apply(Reading::Bool(memory.on));
     }
-    plan.transform.apply(plan.source.read(readings))
+    asked(plan, memory, readings)
+}
+
+/// What the operator asks of one signal, in its unit.
+fn asked(plan: &SignalPlan, memory: &Memory, readings: &Readings) -> Option<f64> {
+    if !plan.select.is_empty() {
+        Some(memory.selected.unwrap_or(plan.safe))
+    } else if plan.toggle {
+        plan.transform.apply(Reading::Bool(memory.on))
+    } else {
+        plan.transform.apply(plan.source.read(readings))
+    }
 }
 
 /// One step towards the target, no faster than the limits.
@@ -245,7 +274,7 @@ fn slewed(plan: &SignalPlan, from: f64, to: f64, seconds: f64, scale: f64) -> f6
     let fall_scale = if plan.kind == Kind::Throttle { 1.0 } else { scale };
     let rise = plan.slew_up.map_or(f64::INFINITY, |rate| rate * rise_scale * seconds);
     let fall = plan.slew_down.map_or(f64::INFINITY, |rate| rate * fall_scale * seconds);
-    (to - from).clamp(-fall, rise) + from
+    bounded(to - from, -fall, rise) + from
 }
 
 /// One step of the stop profile.
@@ -262,7 +291,7 @@ fn stop_value(plan: &SignalPlan, from: f64, seconds: f64) -> f64 {
                 return from;
             }
             let step = per_s * seconds;
-            from + (plan.safe - from).clamp(-step, step)
+            from + bounded(plan.safe - from, -step, step)
         }
     }
 }

@@ -28,7 +28,8 @@ pub fn stream(
     if input.link.is_none() {
         return Fault::OcpDown.into();
     }
-    let stalled = input.ocp_beat.is_some_and(|beat| now.since(beat) > settings.thread_stall);
+    // A thread that never came round is not alive either: a check that did not run has not passed.
+    let stalled = input.ocp_beat.is_none_or(|beat| now.since(beat) > settings.thread_stall);
     found.insert_if(stalled, Fault::OcpStalled);
     let Some(command) = newest else {
         found.insert_if(true, Fault::OcpSilence);
@@ -75,9 +76,9 @@ pub fn feedback(
         found.insert_if(receive.required && !fresh, Fault::FeedbackLost);
         found.insert_if(receive.required && table.strikes(index) >= STRIKES, Fault::FeedbackBad);
     }
-    let stalled = input.can_beats.iter().take(plan.buses.len().min(BUSES));
-    for beat in stalled.flatten() {
-        found.insert_if(now.since(*beat) > settings.thread_stall, Fault::CanStalled);
+    for beat in input.can_beats.iter().take(plan.buses.len().min(BUSES)) {
+        let stalled = beat.is_none_or(|beat| now.since(beat) > settings.thread_stall);
+        found.insert_if(stalled, Fault::CanStalled);
     }
     found
 }

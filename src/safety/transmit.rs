@@ -33,7 +33,26 @@ struct Slot {
     last_echo: Option<Instant>,
     safe_echoes: u32,
     in_flight_safe: bool,
+    /// A trip: at the next chance, whatever period and gap say.
     urgent: bool,
+    /// A new command in `on_command` mode: once the gap has passed.
+    requested: bool,
+}
+
+impl Slot {
+    /// When the frame is due, its echo aside.
+    fn due(&self, now: Instant) -> Instant {
+        if self.urgent {
+            return now.min(self.next_due);
+        }
+        match self.plan.mode {
+            SendMode::OnCommand { min_gap } if self.requested => {
+                let after_gap = self.last_sent.map_or(now, |sent| sent + min_gap);
+                after_gap.min(self.next_due)
+            }
+            _ => self.next_due,
+        }
+    }
 }
 
 /// The transmit side of all sent frames.
@@ -76,13 +95,18 @@ impl Transmitter {
                 actuator: is_actuator(send),
                 next_due: Instant::ZERO,
                 last_sent: None,
-                counter: counters.get(index).copied().unwrap_or(0),
+                // What a process with another configuration left behind must still fit.
+                counter: counters
+                    .get(index)
+                    .zip(send.counter)
+                    .map_or(0, |(last, plan)| last % plan.modulo.max(1)),
                 in_flight: None,
                 unproven_since: None,
                 last_echo: None,
                 safe_echoes: 0,
                 in_flight_safe: false,
                 urgent: false,
+                requested: false,
                 plan: send.clone(),
             })
             .collect();
@@ -111,9 +135,7 @@ impl Transmitter {
     /// A new command arrived: frames in `on_command` mode go out once their gap has passed.
     pub fn on_command(&mut self) {
         for slot in &mut self.slots {
-            if matches!(slot.plan.mode, SendMode::OnCommand { .. }) {
-                slot.urgent = true;
-            }
+            slot.requested |= matches!(slot.plan.mode, SendMode::OnCommand { .. });
         }
     }
 
@@ -134,16 +156,7 @@ impl Transmitter {
         {
             return false;
         }
-        if now >= slot.next_due {
-            return true;
-        }
-        slot.urgent
-            && match slot.plan.mode {
-                SendMode::Cyclic => true,
-                SendMode::OnCommand { min_gap } => {
-                    slot.last_sent.is_none_or(|sent| now.since(sent) >= min_gap)
-                }
-            }
+        now >= slot.due(now)
     }
 
     /// The next frame to write at or after index `from`, packed with the envelope's values.
@@ -184,10 +197,15 @@ impl Transmitter {
         match written {
             Written::Accepted => {
                 slot.counter = slot.plan.counter.map_or(slot.counter, |plan| plan.next(slot.counter));
+                if slot.in_flight.is_some() {
+                    // The frame before was given up without an echo: the row of proven frames is broken.
+                    slot.safe_echoes = 0;
+                }
                 slot.in_flight = Some((now, sent.frame));
                 slot.in_flight_safe = sent.safe;
                 slot.last_sent = Some(now);
                 slot.urgent = false;
+                slot.requested = false;
                 // Keep the beat where it was kept; after a delay start a new one instead of catching up.
                 let kept = slot.next_due + slot.plan.period;
                 slot.next_due =
@@ -254,7 +272,7 @@ impl Transmitter {
         self.slots
             .iter()
             .map(|slot| {
-                let due = if slot.urgent { now } else { slot.next_due };
+                let due = slot.due(now);
                 slot.in_flight.map_or(due, |(since, _)| due.max(since + echo_limit))
             })
             .min()
