@@ -1,3 +1,4 @@
 //! Simulators: the OCP servers, the vehicle, a world in virtual time with faulty links and checkers.
 
+pub mod live;
 pub mod ocp;

@@ -81,6 +81,8 @@ pub enum Command {
     Wait(Duration),
     /// `status`: answers with the state as JSON.
     Status,
+    /// `help`: answers with all commands.
+    Help,
     /// `quit`: ends the simulator.
     Quit,
 }
@@ -148,6 +150,12 @@ pub const HELP: &[&str] = &[
     "status | help | quit",
 ];
 
+/// Everything `help` answers.
+#[must_use]
+pub fn help() -> String {
+    format!("{}\n{}\n", HELP.join("\n"), inject::USAGE)
+}
+
 /// Reads one line. A blank line or a comment (`#`) is no command.
 ///
 /// # Errors
@@ -207,6 +215,7 @@ pub fn parse(line: &str) -> Result<Option<Command>, CommandError> {
         ("listen", [state]) => Command::Listen(on_off(state).ok_or_else(|| usage("listen on|off"))?),
         ("wait", [ms]) => Command::Wait(millis(ms).ok_or_else(|| usage("wait MS"))?),
         ("status", []) => Command::Status,
+        ("help", _) => Command::Help,
         ("quit", []) => Command::Quit,
         _ => return Err(misused(word)),
     };
@@ -313,14 +322,7 @@ fn fault(words: &[&str]) -> Result<Command, CommandError> {
 }
 
 fn default_values(word: &str) -> Result<DefaultValues, CommandError> {
-    match word {
-        "neutral" => Ok(DefaultValues::Neutral),
-        "zeroed" => Ok(DefaultValues::Zeroed),
-        "null" => Ok(DefaultValues::Null),
-        "none" | "absent" => Ok(DefaultValues::Absent),
-        "last" => Ok(DefaultValues::Last),
-        _ => Err(CommandError::Usage("controller on|none|null|zeroed|neutral|last")),
-    }
+    DefaultValues::from_name(word).ok_or(CommandError::Usage("controller on|none|null|zeroed|neutral|last"))
 }
 
 fn inject(words: &[&str], rest: &str) -> Result<Command, CommandError> {

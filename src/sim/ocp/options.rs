@@ -3,6 +3,8 @@
 //! Owns every choice that the vendor's documentation leaves open or that changed between versions, each with the
 //! default and its reason. Relies on nothing. Never changes while the simulation runs, except by command.
 
+use core::fmt;
+
 use crate::time::Duration;
 
 /// A set of defaults for one version of the vendor's software.
@@ -70,6 +72,21 @@ pub enum DefaultValues {
     Absent,
     /// The operator's last command goes on.
     Last,
+}
+
+impl DefaultValues {
+    /// The form of that name; `none` is the same as `absent`.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "neutral" => Some(Self::Neutral),
+            "zeroed" => Some(Self::Zeroed),
+            "null" => Some(Self::Null),
+            "none" | "absent" => Some(Self::Absent),
+            "last" => Some(Self::Last),
+            _ => None,
+        }
+    }
 }
 
 /// When the latency is computed.
@@ -216,5 +233,162 @@ impl Default for Options {
             video_period: Duration::from_millis(33),
             seed: 1,
         }
+    }
+}
+
+/// Why a setting is refused: the name is unknown or the value does not fit. Nothing is changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingError(String);
+
+impl fmt::Display for SettingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl core::error::Error for SettingError {}
+
+/// Every setting by name, with the values it takes.
+pub const SETTINGS: [(&str, &str); 31] = [
+    ("tick_ms", "1..1000"),
+    ("repeat_ms", "1..10000"),
+    ("second_client", "reject|replace|ignore"),
+    ("default_values", "neutral|zeroed|null|absent|last"),
+    ("defaults_on_any_fault", "true|false"),
+    ("latency_update", "control|continuous"),
+    ("latency_limit_ms", "1..100000"),
+    ("initial_latency_ms", "0..100000"),
+    ("control_timeout_ms", "1..100000"),
+    ("loop_not_closed_ms", "off|1..100000"),
+    ("faults_after_connect", "0.."),
+    ("spaced_faults", "true|false"),
+    ("reason_separator", "text"),
+    ("reason_first_only", "true|false"),
+    ("missing_cameras", "true|false"),
+    ("user_data_form", "bare|wrapped"),
+    ("user_data_under_fault", "true|false"),
+    ("counter_key", "text"),
+    ("ack_offset_ms", "0.."),
+    ("stamp_repeats", "true|false"),
+    ("bad_response", "drop|close"),
+    ("back_pressure", "drop|close"),
+    ("operator_period_ms", "1..10000"),
+    ("uplink_delay_ms", "0..100000"),
+    ("uplink_jitter_ms", "0..100000"),
+    ("uplink_loss", "0..1"),
+    ("uplink_duplicate", "0..1"),
+    ("uplink_reorder", "0..1"),
+    ("video_delay_ms", "0..100000"),
+    ("video_period_ms", "1..10000"),
+    ("seed", "0.."),
+];
+
+impl Options {
+    /// Sets one option by its name in [`SETTINGS`].
+    ///
+    /// # Errors
+    /// [`SettingError`] with the values that would fit, or the names there are.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
+        let Some((_, form)) = SETTINGS.iter().find(|(known, _)| *known == name) else {
+            let names: Vec<_> = SETTINGS.iter().map(|(name, _)| *name).collect();
+            return Err(SettingError(format!("unknown setting {name:?}; there are: {}", names.join(" "))));
+        };
+        self.try_set(name, value).ok_or_else(|| SettingError(format!("{name} takes {form}, not {value:?}")))
+    }
+
+    fn try_set(&mut self, name: &str, value: &str) -> Option<()> {
+        match name {
+            "tick_ms" => self.tick = ms(value, 1.0, 1e3)?,
+            "repeat_ms" => self.repeat = ms(value, 1.0, 1e4)?,
+            "second_client" => {
+                let forms = [SecondClient::Reject, SecondClient::Replace, SecondClient::Ignore];
+                self.second_client = one_of(value, &["reject", "replace", "ignore"], forms)?;
+            }
+            "default_values" => self.default_values = DefaultValues::from_name(value)?,
+            "defaults_on_any_fault" => self.defaults_on_any_fault = value.parse().ok()?,
+            "latency_update" => {
+                let forms = [LatencyUpdate::OnControl, LatencyUpdate::Continuous];
+                self.latency_update = one_of(value, &["control", "continuous"], forms)?;
+            }
+            "latency_limit_ms" => self.latency_limit = ms(value, 1.0, 1e5)?,
+            "initial_latency_ms" => self.initial_latency_ms = number(value, 0.0, 1e5)?,
+            "control_timeout_ms" => self.control_timeout = ms(value, 1.0, 1e5)?,
+            "loop_not_closed_ms" if value == "off" => self.loop_not_closed = None,
+            "loop_not_closed_ms" => self.loop_not_closed = Some(ms(value, 1.0, 1e5)?),
+            "faults_after_connect" => self.faults_after_connect = value.parse().ok()?,
+            "spaced_faults" => self.spaced_faults = value.parse().ok()?,
+            "reason_separator" => self.reason_separator = value.to_owned(),
+            "reason_first_only" => self.reason_first_only = value.parse().ok()?,
+            "missing_cameras" => self.missing_cameras = value.parse().ok()?,
+            "user_data_form" => {
+                self.user_data_form =
+                    one_of(value, &["bare", "wrapped"], [UserDataForm::Bare, UserDataForm::Wrapped])?;
+            }
+            "user_data_under_fault" => self.user_data_under_fault = value.parse().ok()?,
+            "counter_key" => self.counter_key = value.to_owned(),
+            "ack_offset_ms" => self.ack_offset_ms = value.parse().ok()?,
+            "stamp_repeats" => self.stamp_repeats = value.parse().ok()?,
+            "bad_response" => {
+                self.bad_response = one_of(value, &["drop", "close"], [Reaction::Drop, Reaction::Close])?
+            }
+            "back_pressure" => {
+                self.back_pressure = one_of(value, &["drop", "close"], [Reaction::Drop, Reaction::Close])?
+            }
+            "operator_period_ms" => self.operator_period = ms(value, 1.0, 1e4)?,
+            "uplink_delay_ms" => self.uplink.delay = ms(value, 0.0, 1e5)?,
+            "uplink_jitter_ms" => self.uplink.jitter = ms(value, 0.0, 1e5)?,
+            "uplink_loss" => self.uplink.loss = number(value, 0.0, 1.0)?,
+            "uplink_duplicate" => self.uplink.duplicate = number(value, 0.0, 1.0)?,
+            "uplink_reorder" => self.uplink.reorder = number(value, 0.0, 1.0)?,
+            "video_delay_ms" => self.video.delay = ms(value, 0.0, 1e5)?,
+            "video_period_ms" => self.video_period = ms(value, 1.0, 1e4)?,
+            "seed" => self.seed = value.parse().ok()?,
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+fn number(text: &str, low: f64, high: f64) -> Option<f64> {
+    text.parse().ok().filter(|value| (low..=high).contains(value))
+}
+
+fn ms(text: &str, low: f64, high: f64) -> Option<Duration> {
+    number(text, low, high).map(|ms| Duration::from_secs_f64(ms / 1e3))
+}
+
+fn one_of<T, const N: usize>(text: &str, names: &[&str; N], values: [T; N]) -> Option<T> {
+    names.iter().zip(values).find(|(name, _)| **name == text).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_takes_a_value_and_refuses_nonsense() {
+        for (name, form) in SETTINGS {
+            let mut options = Options::default();
+            let good =
+                form.split(['|', '.']).next().map_or("5", |word| if word == "text" { "x" } else { word });
+            options.set(name, good).unwrap_or_else(|error| panic!("{error}"));
+            if form != "text" {
+                options.set(name, "nonsense").unwrap_err();
+            }
+        }
+        let error = Options::default().set("tick", "5").unwrap_err();
+        assert!(error.to_string().contains("tick_ms"));
+        let mut options = Options::default();
+        options.set("loop_not_closed_ms", "700").unwrap();
+        assert_eq!(options.loop_not_closed, Some(Duration::from_millis(700)));
+        options.set("uplink_loss", "1.5").unwrap_err();
+    }
+
+    #[test]
+    fn profiles_have_names() {
+        for name in Profile::NAMES {
+            assert!(Profile::from_name(name).is_some());
+        }
+        assert!(!Profile::Doc248.options().missing_cameras && Profile::Y2026.options().missing_cameras);
     }
 }

@@ -91,6 +91,23 @@ pub struct Snapshot {
     pub last_response: Option<ResponseIn>,
 }
 
+impl Event {
+    /// The event as one line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        match self {
+            Self::Connected => "client connected".to_owned(),
+            Self::TurnedAway => "client turned away".to_owned(),
+            Self::Disconnected => "client gone".to_owned(),
+            Self::Faults(names) if names.is_empty() => "no fault".to_owned(),
+            Self::Faults(names) => format!("fault: {}", names.join(", ")),
+            Self::BadResponse(why) => format!("response dropped: {why}"),
+            Self::BackPressure => "the client does not read: message lost".to_owned(),
+            Self::Restarted => "restarted: new key, clock from 0".to_owned(),
+        }
+    }
+}
+
 impl Snapshot {
     /// The state as one JSON object.
     #[must_use]

@@ -57,7 +57,7 @@ impl Server {
             Command::Close => self.close(Transmit::Close),
             Command::Reset => self.close(Transmit::Reset),
             Command::Restart(down) => self.restart(now, down),
-            Command::Wait(_) | Command::Status | Command::Listen(_) | Command::Quit => {}
+            Command::Wait(_) | Command::Status | Command::Help | Command::Listen(_) | Command::Quit => {}
         }
     }
 

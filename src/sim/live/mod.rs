@@ -1,0 +1,9 @@
+//! The simulators on real sockets and the real clock.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "sim::live is where the simulators wait: threads, sockets and the clock"
+)]
+
+pub mod ocp;
