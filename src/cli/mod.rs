@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand.
 
 pub mod monitor;
+pub mod sim_ocp;
 
 /// Runs the command line of this process and returns its exit code.
 #[must_use]

@@ -1,0 +1,194 @@
+//! `ocpcan sim ocp`: the vehicle-side OCP server, simulated.
+//!
+//! Owns the command's arguments and its lines. Relies on [`crate::sim::live::ocp`]. Never decides what the simulator
+//! does: the script, the keyboard and the control port do.
+
+#![allow(clippy::disallowed_methods, reason = "a command waits for its simulator")]
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::builder::PossibleValuesParser;
+use crossbeam_channel::RecvTimeoutError;
+
+use crate::io::clock;
+use crate::sim::live::ocp::{LiveOptions, OcpSimHandle};
+use crate::sim::ocp::options::SETTINGS;
+use crate::sim::ocp::{Options, Profile, command};
+use crate::time::millis_f64;
+
+/// Longest time until an interrupt is noticed.
+const TURN: Duration = Duration::from_millis(100);
+
+/// Exit codes, as in sysexits.
+const USAGE: u8 = 64;
+const UNAVAILABLE: u8 = 69;
+const IO: u8 = 74;
+
+/// Plays the streamer and the operator: the vehicle-side OCP server with its latency loop and its faults.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Where the gateway connects
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4000")]
+    listen: SocketAddr,
+
+    /// A control port that takes the same lines as a script (loopback only)
+    #[arg(long, value_name = "ADDR")]
+    control: Option<SocketAddr>,
+
+    /// Commands to run from the start, one a line
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+
+    /// Ends when the script does
+    #[arg(long, requires = "script")]
+    end_with_script: bool,
+
+    /// Reads commands from standard input even where that is no terminal
+    #[arg(long)]
+    stdin: bool,
+
+    /// Version of the vendor's software to play
+    #[arg(long, value_name = "NAME", default_value = "2026-05", value_parser = PossibleValuesParser::new(Profile::NAMES))]
+    profile: String,
+
+    /// Changes one setting: NAME=VALUE; `--set help` lists them
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    settings: Vec<String>,
+
+    /// Lists the commands and ends
+    #[arg(long)]
+    commands: bool,
+}
+
+/// Runs the command; the exit code comes back.
+#[must_use]
+pub fn run(args: &Args) -> u8 {
+    if args.commands {
+        return print(&command::help());
+    }
+    if args.settings.iter().any(|setting| setting == "help") {
+        return print(&SETTINGS.map(|(name, form)| format!("{name}={form}\n")).concat());
+    }
+    let options = match options(args) {
+        Ok(options) => options,
+        Err(error) => return fail(USAGE, &error),
+    };
+    let script = match args.script.as_ref().map(std::fs::read_to_string).transpose() {
+        Ok(script) => script.unwrap_or_default(),
+        Err(error) => return fail(IO, &format!("cannot read the script: {error}")),
+    };
+    let live = LiveOptions {
+        listen: args.listen,
+        control: args.control,
+        script,
+        stdin: args.stdin || io::stdin().is_terminal(),
+        ends_with_script: args.end_with_script,
+    };
+    match OcpSimHandle::start(&live, options) {
+        Ok(sim) => show(sim),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => fail(USAGE, &error.to_string()),
+        Err(error) => fail(UNAVAILABLE, &error.to_string()),
+    }
+}
+
+fn options(args: &Args) -> Result<Options, String> {
+    let mut options = Profile::from_name(&args.profile).unwrap_or_default().options();
+    for setting in &args.settings {
+        let (name, value) =
+            setting.split_once('=').ok_or_else(|| format!("--set takes NAME=VALUE, not {setting:?}"))?;
+        options.set(name, value).map_err(|error| error.to_string())?;
+    }
+    Ok(options)
+}
+
+/// Prints what happens until the simulator ends or is interrupted.
+fn show(sim: OcpSimHandle) -> u8 {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // The second one ends it where it stands, for a reader of the output that is stuck.
+        let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop));
+        let _ = signal_hook::flag::register(signal, Arc::clone(&stop));
+    }
+    let start = clock::now();
+    // A closed output is no reason to leave the gateway without its server.
+    let say = |text: String| drop(writeln!(io::stdout().lock(), "{text}"));
+    say(format!("listening on {}", sim.address()));
+    if let Some(control) = sim.control_address() {
+        say(format!("control on {control}"));
+    }
+    loop {
+        match sim.events().recv_timeout(TURN) {
+            Ok((at, event)) => say(format!("{:9.3} {}", millis_f64(at.since(start)) / 1e3, event.line())),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    let seen = sim.snapshot();
+    say(format!(
+        "{} messages sent, {} responses, {} dropped, {} with a wrong hash",
+        seen.sent, seen.responses, seen.bad_responses, seen.bad_macs
+    ));
+    match sim.stop() {
+        Ok(()) => 0,
+        Err(error) => fail(IO, &error.to_string()),
+    }
+}
+
+fn print(text: &str) -> u8 {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => 0,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(_) => IO,
+    }
+}
+
+fn fail(code: u8, text: &str) -> u8 {
+    let _ = writeln!(io::stderr().lock(), "ocpcan sim ocp: {text}");
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Cli::try_parse_from(core::iter::once("ocp").chain(line.split_whitespace())).map(|cli| cli.args)
+    }
+
+    #[test]
+    fn settings_come_on_top_of_the_profile() {
+        let args = parse("--profile doc-2.48 --set default_values=zeroed --set seed=9 --listen 127.0.0.1:0")
+            .unwrap();
+        let options = options(&args).unwrap();
+        assert_eq!((options.seed, options.missing_cameras, options.loop_not_closed), (9, false, None));
+        assert!(super::options(&parse("--set nonsense=1").unwrap()).unwrap_err().contains("unknown setting"));
+        assert!(super::options(&parse("--set seed").unwrap()).unwrap_err().contains("NAME=VALUE"));
+        parse("--profile 1999").unwrap_err();
+        parse("--end-with-script").unwrap_err();
+    }
+
+    #[test]
+    fn a_taken_port_is_unavailable_and_a_script_that_is_not_there_an_io_error() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let args = parse(&format!("--listen {}", taken.local_addr().unwrap())).unwrap();
+        assert_eq!(run(&args), UNAVAILABLE);
+        assert_eq!(run(&parse("--listen 127.0.0.1:0 --script /nonexistent").unwrap()), IO);
+        assert_eq!(run(&parse("--listen 127.0.0.1:0 --control 0.0.0.0:0").unwrap()), USAGE);
+    }
+}
