@@ -26,6 +26,9 @@ pub const OUT_MESSAGES: usize = 64;
 /// Feedback messages that are decoded.
 pub const FEEDBACK_MESSAGES: usize = 64;
 
+/// Fields of `vehicle_user_data.user_data` that one configuration may report: with 256 bytes each they fill OCP's body.
+pub const REPORT_FIELDS: usize = 64;
+
 /// Signals that one configuration may send. 1,000 is the size that the mapping bench proves.
 pub const OUT_SIGNALS: usize = 1_024;
 

@@ -1,10 +1,119 @@
-//! The command line: one file per subcommand.
+//! The command line: one file per subcommand, one exit code for each way to end.
+//!
+//! Owns the arguments and what is printed. Relies on everything below. Never decides anything about the vehicle.
 
+mod check;
+mod completions;
+mod man;
 pub mod monitor;
+mod run;
+mod safe_stop;
 pub mod sim_ocp;
+mod topology;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+/// How a command ended, in the numbers of `sysexits.h`.
+pub mod exit {
+    /// All is well.
+    pub const OK: u8 = 0;
+    /// The command line is wrong.
+    pub const USAGE: u8 = 64;
+    /// Something that is needed is not there: a bus, a peer, a right.
+    pub const UNAVAILABLE: u8 = 69;
+    /// A defect of this program.
+    pub const SOFTWARE: u8 = 70;
+    /// Reading or writing failed.
+    pub const IO: u8 = 74;
+    /// The configuration is refused.
+    pub const CONFIG: u8 = 78;
+}
+
+/// Version and commit, as `--version` prints them.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("OCPCAN_REV"), ")");
+
+/// Where a packaged gateway keeps its configuration.
+pub const DEFAULT_CONFIG: &str = "/etc/ocpcan/ocpcan.toml";
+
+/// Teleoperation gateway: OCP commands in, CAN frames out, and every actuator safe when there is no fresh reason to
+/// move.
+#[derive(Debug, Parser)]
+#[command(name = "ocpcan", version = VERSION, disable_help_subcommand = true, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 done, 64 usage, 69 unavailable, 70 defect, 74 input/output, 78 configuration."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Check(check::Args),
+    Monitor(monitor::Args),
+    /// Play the other end: the operator's side, so that a gateway can be tried without it
+    #[command(subcommand)]
+    Sim(Sim),
+    SafeStop(safe_stop::Args),
+    Topology(topology::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// Plays the other end of a line
+#[derive(Debug, Subcommand)]
+enum Sim {
+    Ocp(sim_ocp::Args),
+}
 
 /// Runs the command line of this process and returns its exit code.
 #[must_use]
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::from(64)
+pub fn main() -> ExitCode {
+    ExitCode::from(run(std::env::args_os()))
+}
+
+/// Runs one command line; the first argument is the program's name.
+#[must_use]
+pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
+    match Cli::try_parse_from(args) {
+        Ok(cli) => match cli.command {
+            Command::Run(args) => run::run(&args),
+            Command::Check(args) => check::run(&args),
+            Command::Monitor(args) => monitor::run(args),
+            Command::Sim(Sim::Ocp(args)) => sim_ocp::run(&args),
+            Command::SafeStop(args) => safe_stop::run(&args),
+            Command::Topology(args) => topology::run(&args),
+            Command::Completions(args) => completions::run(args),
+            Command::Man(args) => man::run(&args),
+        },
+        Err(error) => {
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            // Help goes to stdout, complaints to stderr; a closed pipe behind either is the reader's choice.
+            let _ = error.print();
+            if asked { exit::OK } else { exit::USAGE }
+        }
+    }
+}
+
+/// Writes a command's result to stdout. A reader that has seen enough (`| head`) is no error.
+pub(crate) fn print(text: &str) -> u8 {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => exit::OK,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OK,
+        Err(error) => {
+            complain(&format!("stdout: {error}"));
+            exit::IO
+        }
+    }
+}
+
+/// Writes one line to stderr. Where even that fails, the exit code still speaks.
+pub(crate) fn complain(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "ocpcan: {text}");
 }

@@ -96,7 +96,9 @@ impl Main {
         let runtime = match RuntimeDirectory::open() {
             Ok(directory) => Some(directory),
             Err(error) => {
-                log.line(format_args!("warning: no runtime directory ({error}): counters and lockout do not survive"));
+                log.line(format_args!(
+                    "warning: no runtime directory ({error}): counters and lockout do not survive"
+                ));
                 None
             }
         };
@@ -261,7 +263,8 @@ impl Main {
     /// A lockout for arming too often must survive a restart that no person asked for.
     fn keep_lockout(&self, status: &Status) {
         let lasting = status.cause.is_some_and(|trip| trip.fault == Fault::TooManyArms);
-        if lasting && let Some(runtime) = &self.runtime
+        if lasting
+            && let Some(runtime) = &self.runtime
             && let Err(error) = runtime.set_lockout(Fault::TooManyArms.text())
         {
             self.log.line(format_args!("warning: the lockout is not kept: {error}"));

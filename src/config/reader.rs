@@ -44,10 +44,11 @@ impl Place for Item {
     }
 }
 
-/// Parses the text. All syntax errors and duplicate keys go to `findings`; what could be read is returned so that
-/// its problems are reported too.
-pub(super) fn parse(text: &str, file: &Path, findings: &Findings) -> Item {
+/// Parses the text. All syntax errors go to `findings`. After duplicate keys the rest is still worth checking; after
+/// anything else it is `None`, because a broken line may have swallowed the next ones.
+pub(super) fn parse(text: &str, file: &Path, findings: &Findings) -> Option<Item> {
     let (root, errors) = DeTable::parse_recoverable(text);
+    let readable = errors.iter().all(|error| error.message().contains("duplicate key"));
     for error in errors {
         let line = error.span().map(|span| line_of(text, span.start));
         findings.push(Problem {
@@ -58,7 +59,12 @@ pub(super) fn parse(text: &str, file: &Path, findings: &Findings) -> Item {
             nearest: None,
         });
     }
-    Item { key: String::new(), path: String::new(), line: 1, value: table(text, "", root.get_ref()) }
+    readable.then(|| Item {
+        key: String::new(),
+        path: String::new(),
+        line: 1,
+        value: table(text, "", root.get_ref()),
+    })
 }
 
 /// Line of a byte offset, counted from 1.
@@ -123,6 +129,11 @@ impl Item {
         }
     }
 
+    /// Whether this is an integer or a float.
+    pub(super) fn is_number(&self) -> bool {
+        matches!(self.value, Value::Integer(_) | Value::Number(_))
+    }
+
     fn wrong_type(&self, findings: &Findings, wanted: &str) {
         findings.at(self, format!("must be {wanted}, not {}", self.type_name()));
     }
@@ -182,6 +193,16 @@ impl Item {
                 self.wrong_type(findings, "true or false");
                 None
             }
+        }
+    }
+
+    /// `true`, `false`, 1 or 0, without a report.
+    pub(super) const fn flag_or_bit(&self) -> Option<bool> {
+        match self.value {
+            Value::Flag(flag) => Some(flag),
+            Value::Integer(0) => Some(false),
+            Value::Integer(1) => Some(true),
+            _ => None,
         }
     }
 
@@ -271,13 +292,12 @@ impl<'a> Table<'a> {
         found
     }
 
-    /// Reports a key that must be there and is not.
+    /// Reports a key that must be there and is not; a dot leads into an inner table.
     pub(super) fn missing(&self, key: &str, what: &str) {
-        // Where the key is there under a wrong spelling, its own report names the right one.
         self.findings.push(Problem {
             file: self.findings.file().to_path_buf(),
             line: self.line(),
-            key: join(&self.of.path, key),
+            key: key.split('.').fold(self.of.path.clone(), |path, part| join(&path, part)),
             reason: format!("is missing: {what}"),
             nearest: None,
         });
@@ -286,16 +306,6 @@ impl<'a> Table<'a> {
     /// All entries, for tables whose keys are names the user chooses.
     pub(super) fn named(&self) -> &'a [Item] {
         self.entries
-    }
-
-    /// See [`Item::text`].
-    pub(super) fn text(&self, key: &'static str) -> Option<&'a str> {
-        self.item(key)?.text(self.findings)
-    }
-
-    /// See [`Item::number`].
-    pub(super) fn number(&self, key: &'static str) -> Option<f64> {
-        self.item(key)?.number(self.findings)
     }
 
     /// A number above 0.

@@ -1,0 +1,392 @@
+//! `ocpcan check`: every problem of a configuration at once, or what it resolves to, down to the bits.
+//!
+//! Owns the text. Relies on `config`. Never opens a bus or a socket.
+
+use super::{DEFAULT_CONFIG, VERSION, complain, exit, print};
+use crate::can::Id;
+use crate::config::{self, Config, budget, written};
+use crate::safety::settings::BOUNDS;
+use crate::signals::bits::{ByteOrder, Codec, Raw};
+use crate::signals::e2e::Algorithm;
+use crate::signals::plan::{
+    Echo, Kind, Plan, ReceivePlan, SendMode, SendPlan, SignalPlan, SignalRef, StopProfile,
+};
+use crate::signals::transform::Shape;
+use crate::time::{Duration, millis_f64};
+use crate::topology;
+use std::fmt::{self, Write as _};
+use std::path::PathBuf;
+
+/// Check a configuration: all problems at once, or what it resolves to
+///
+/// Problems go to stderr and end in exit code 78. A valid configuration is printed as the gateway understands it: every
+/// signal with its bits, limits and safe value, the memory of each channel, and how long each fault may take to end in a
+/// safe frame.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+    /// Print the problems and warnings only
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Checks and prints.
+#[must_use]
+pub fn run(args: &Args) -> u8 {
+    let config = match load(&args.config) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    if args.quiet {
+        for warning in &config.warnings {
+            complain(&format!("warning: {warning}"));
+        }
+        return exit::OK;
+    }
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = report(&mut text, &config);
+    print(&text)
+}
+
+/// Loads a configuration for a subcommand; all problems go to stderr.
+pub(crate) fn load(path: &std::path::Path) -> Result<Config, u8> {
+    config::load(path).map_err(|problems| {
+        for problem in &problems {
+            complain(&problem.to_string());
+        }
+        let count = problems.len();
+        complain(&format!("{count} problem{}; nothing is sent", if count == 1 { "" } else { "s" }));
+        exit::CONFIG
+    })
+}
+
+/// The whole report.
+fn report(out: &mut String, config: &Config) -> fmt::Result {
+    let plan = &config.plan;
+    writeln!(out, "ocpcan {VERSION}")?;
+    writeln!(out, "vehicle    {}  (configuration {})", plan.vehicle, config.digest)?;
+    writeln!(out, "OCP        {}, user data {:?}", config.ocp.address, config.ocp.user_data)?;
+    buses(out, plan)?;
+    arming(out, config)?;
+    for frame in &plan.send {
+        send(out, plan, frame)?;
+    }
+    for frame in &plan.receive {
+        receive(out, plan, frame)?;
+    }
+    reports(out, plan)?;
+    times(out, config)?;
+    reactions(out, config)?;
+    memory(out)?;
+    writeln!(out, "\nThe vehicle must")?;
+    writeln!(
+        out,
+        "  stop by itself when these frames stay away for {} ms: no software survives a power cut",
+        budget::ACTUATOR_TIMEOUT.as_millis()
+    )?;
+    writeln!(out, "\nWarnings   {}", if config.warnings.is_empty() { "none" } else { "" })?;
+    for warning in &config.warnings {
+        writeln!(out, "  {warning}")?;
+    }
+    Ok(())
+}
+
+fn buses(out: &mut String, plan: &Plan) -> fmt::Result {
+    for bus in &plan.buses {
+        let kind = if bus.fd { "classic and FD" } else { "classic" };
+        let echo = match bus.echo {
+            Echo::Required => "echo required",
+            Echo::Unproven => "echo UNPROVEN",
+        };
+        writeln!(out, "bus        {}: {}, {kind}, {echo}", bus.name, bus.interface)?;
+    }
+    Ok(())
+}
+
+fn arming(out: &mut String, config: &Config) -> fmt::Result {
+    let plan = &config.plan;
+    let name = |source| written(&plan.user_fields, source);
+    let arm = plan.arm.map_or_else(String::new, name);
+    writeln!(out, "arm        {arm}, at most {} times a minute", config.arms_per_minute)?;
+    if let Some(source) = plan.dead_man {
+        writeln!(out, "dead man   {} must be held", name(source))?;
+    }
+    for requirement in &plan.require {
+        writeln!(out, "require    {}", requirement.name)?;
+    }
+    match &plan.operator_counter {
+        Some(counter) => {
+            let field = plan.user_fields.get(usize::from(counter.field));
+            let field = field.map_or_else(String::new, |f| f.dotted());
+            write!(out, "operator   counter user.{field}")?;
+            match counter.modulo {
+                Some(modulo) => writeln!(out, ", modulo {modulo}"),
+                None => writeln!(out),
+            }
+        }
+        None => writeln!(out, "operator   no counter"),
+    }?;
+    match &plan.speed {
+        Some(speed) => {
+            let signal = reference(plan, speed.signal);
+            write!(out, "standstill |{signal}| <= {}", speed.standstill)?;
+            match speed.cap_without_counter {
+                Some(cap) => writeln!(out, ", throttle 0 above {cap} without an operator counter"),
+                None => writeln!(out),
+            }
+        }
+        None => writeln!(out, "standstill unknown"),
+    }
+}
+
+fn send(out: &mut String, plan: &Plan, frame: &SendPlan) -> fmt::Result {
+    let mode = match frame.mode {
+        SendMode::Cyclic => format!("every {} ms", millis_f64(frame.period)),
+        SendMode::OnCommand { min_gap } => format!(
+            "with each command (gap {} ms) and every {} ms",
+            millis_f64(min_gap),
+            millis_f64(frame.period)
+        ),
+    };
+    let head = frame_head(plan, &frame.name, frame.bus, frame.id, frame.len, frame.fd);
+    writeln!(out, "\nsend {head}, {mode}")?;
+    if let Some(enable) = &frame.enable {
+        let place = Bits(&enable.codec);
+        writeln!(out, "  enable   {place}: 1 in ARMED, {} in STOPPING, else 0", u8::from(enable.stop))?;
+    }
+    if let Some(counter) = &frame.counter {
+        writeln!(out, "  counter  {}: modulo {}", Bits(&counter.codec), counter.modulo)?;
+    }
+    if let Some(checksum) = &frame.checksum {
+        checksum_line(out, checksum.algorithm, checksum.data_id, &checksum.codec)?;
+    }
+    for signal in &frame.signals {
+        mapped(out, plan, signal)?;
+    }
+    Ok(())
+}
+
+fn checksum_line(out: &mut String, algorithm: Algorithm, data_id: Option<u16>, codec: &Codec) -> fmt::Result {
+    let algorithm = match algorithm {
+        Algorithm::Xor => "XOR",
+        Algorithm::Sum => "sum",
+        Algorithm::Crc8SaeJ1850 => "CRC-8 SAE J1850",
+        Algorithm::Crc8AutosarH2f => "CRC-8 AUTOSAR H2F",
+    };
+    write!(out, "  checksum {}: {algorithm}", Bits(codec))?;
+    match data_id {
+        Some(id) => writeln!(out, ", data id 0x{id:04X}"),
+        None => writeln!(out),
+    }
+}
+
+fn frame_head(plan: &Plan, name: &str, bus: usize, id: Id, len: u8, fd: bool) -> String {
+    let bus = plan.buses.get(bus).map_or("?", |b| b.name.as_str());
+    let id = if id.is_extended() { format!("0x{:08X}", id.raw()) } else { format!("0x{:03X}", id.raw()) };
+    format!("{name} {id} on {bus}, {len} bytes{}", if fd { ", FD" } else { "" })
+}
+
+fn mapped(out: &mut String, plan: &Plan, signal: &SignalPlan) -> fmt::Result {
+    let kind = match signal.kind {
+        Kind::Throttle => "throttle",
+        Kind::Brake => "brake",
+        Kind::Steering => "steering",
+        Kind::Enable => "enable",
+        Kind::Other => "other",
+    };
+    writeln!(out, "  {} ({kind})", signal.name)?;
+    writeln!(out, "    bits     {}", Bits(&signal.codec))?;
+    writeln!(out, "    source   {}", origin(plan, signal))?;
+    write!(out, "    limits   {} .. {}", signal.min, signal.max)?;
+    match (signal.slew_up, signal.slew_down) {
+        (None, None) => writeln!(out)?,
+        (up, down) => {
+            let rate = |r: Option<f64>| r.map_or_else(|| "any".to_owned(), |r| format!("{r}/s"));
+            writeln!(out, ", up {}, down {}", rate(up), rate(down))?;
+        }
+    }
+    let stop = match signal.stop {
+        StopProfile::Safe => "at once".to_owned(),
+        StopProfile::Hold => "after holding the last value while stopping".to_owned(),
+        StopProfile::Ramp { per_s } => format!("by {per_s}/s while stopping"),
+    };
+    let still = if signal.at_standstill { "; changes at standstill only" } else { "" };
+    writeln!(out, "    safe     {}, {stop}{still}", signal.safe)?;
+    if let Some(confirm) = &signal.confirm {
+        let of = reference(plan, confirm.signal);
+        writeln!(out, "    feedback {of} within {}", confirm.tolerance)?;
+    }
+    Ok(())
+}
+
+/// The source and what becomes of its reading.
+fn origin(plan: &Plan, signal: &SignalPlan) -> String {
+    let name = |source| written(&plan.user_fields, source);
+    if !signal.select.is_empty() {
+        let choices: Vec<String> =
+            signal.select.iter().map(|(source, value)| format!("{} -> {value}", name(*source))).collect();
+        return format!("last pressed of {}", choices.join(", "));
+    }
+    let t = &signal.transform;
+    let mut text = name(signal.source);
+    // Writing to a string cannot fail.
+    let _ = match t.shape {
+        Shape::Direct => Ok(()),
+        Shape::Switch { off, on } => {
+            let (off, on) = if t.invert { (on, off) } else { (off, on) };
+            write!(text, ": off {off}, on {on}{}", if signal.toggle { ", each press toggles" } else { "" })
+        }
+        Shape::Centred { low, centre, high } => {
+            write!(
+                text,
+                " {low} | {centre} | {high} -> {}",
+                three(t.out_low, t.out_centre, t.out_high, t.invert)
+            )
+        }
+        Shape::OneSided { low, high } => {
+            let (a, b) = if t.invert { (t.out_high, t.out_low) } else { (t.out_low, t.out_high) };
+            write!(text, " {low} .. {high} -> {a} .. {b}")
+        }
+    };
+    if t.dead_zone > 0.0 {
+        let _ = write!(text, ", dead zone {}", t.dead_zone);
+    }
+    if t.expo > 0.0 {
+        let _ = write!(text, ", expo {}", t.expo);
+    }
+    text
+}
+
+fn three(low: f64, centre: f64, high: f64, invert: bool) -> String {
+    if invert { format!("{high} | {centre} | {low}") } else { format!("{low} | {centre} | {high}") }
+}
+
+fn receive(out: &mut String, plan: &Plan, frame: &ReceivePlan) -> fmt::Result {
+    let head = frame_head(plan, &frame.name, frame.bus, frame.id, frame.len, frame.fd);
+    let required = if frame.required { "its loss trips" } else { "its loss is reported" };
+    writeln!(out, "\nreceive {head}, stale after {} ms, {required}", millis_f64(frame.stale_after))?;
+    if let Some(counter) = &frame.counter {
+        writeln!(out, "  counter  {}: modulo {}", Bits(&counter.codec), counter.modulo)?;
+    }
+    if let Some(checksum) = &frame.checksum {
+        checksum_line(out, checksum.algorithm, checksum.data_id, &checksum.codec)?;
+    }
+    for signal in &frame.signals {
+        write!(out, "  {:<20} {}", signal.name, Bits(&signal.codec))?;
+        writeln!(out, ", plausible {} .. {}", signal.min, signal.max)?;
+    }
+    Ok(())
+}
+
+fn reports(out: &mut String, plan: &Plan) -> fmt::Result {
+    writeln!(out, "\nuser_data  (and {:?}: state and first trip cause)", config::GATEWAY_KEY)?;
+    for field in &plan.report {
+        let of = reference(plan, field.signal);
+        writeln!(out, "  {:<20} {of}, stale after {} ms", field.key, millis_f64(field.stale_after))?;
+    }
+    if let Some(pos) = &plan.position {
+        let (lat, lon) = (reference(plan, pos.lat), reference(plan, pos.lon));
+        writeln!(out, "  pos                  {lat}, {lon}, stale after {} ms", millis_f64(pos.stale_after))?;
+    }
+    Ok(())
+}
+
+fn reference(plan: &Plan, of: SignalRef) -> String {
+    let receive = plan.receive.get(of.receive);
+    let signal = receive.and_then(|r| r.signals.get(of.signal));
+    receive.zip(signal).map_or_else(|| "?".to_owned(), |(r, s)| format!("{}.{}", r.name, s.name))
+}
+
+fn times(out: &mut String, config: &Config) -> fmt::Result {
+    writeln!(out, "\nTimes")?;
+    for bound in BOUNDS {
+        let value = config.settings.of(bound.key).map_or(0, |d| d.as_millis());
+        let default = if value == u128::from(bound.default_ms) { "" } else { " (changed)" };
+        let range = format!("{}..{}", bound.min_ms, bound.max_ms);
+        writeln!(out, "  {:<20} {value:>6} ms  {range:<11} {}{default}", bound.key, bound.meaning)?;
+    }
+    Ok(())
+}
+
+fn reactions(out: &mut String, config: &Config) -> fmt::Result {
+    writeln!(
+        out,
+        "\nFrom a fault to the safe frame, at most (of it {} ms reaction)",
+        budget::REACTION.as_millis()
+    )?;
+    writeln!(out, "  {:>5}  {:>8}  {:>8}", "ms", "10 km/h", "30 km/h")?;
+    for row in budget::budget(&config.plan, &config.settings) {
+        let metres = |kph| format!("{:.2} m", budget::blind_metres(kph, row.within));
+        write!(
+            out,
+            "  {:>5}  {:>8}  {:>8}  {}",
+            row.within.as_millis(),
+            metres(10.0),
+            metres(30.0),
+            row.cause
+        )?;
+        writeln!(out, "{}{}", if row.note.is_empty() { "" } else { ": " }, row.note)?;
+    }
+    let s = &config.settings;
+    let arming: Duration = s.clear + s.neutral + s.hold;
+    writeln!(
+        out,
+        "  then STOPPING for at most {} ms, and at least {} ms to arm again",
+        s.stopping.as_millis(),
+        arming.as_millis()
+    )
+}
+
+/// A codec as a person reads it: byte.bit from the least significant bit.
+struct Bits<'a>(&'a Codec);
+
+impl fmt::Display for Bits<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let codec = self.0;
+        let mut positions: Vec<u16> = codec.bit_positions().collect();
+        if positions.is_empty() {
+            return write!(f, "no bits");
+        }
+        let at = |bit: u16| format!("{}.{}", bit / 8, bit % 8);
+        let (first, last) = (positions.remove(0), positions.pop());
+        match last {
+            Some(last) => write!(f, "{} to {}", at(first), at(last))?,
+            None => write!(f, "{}", at(first))?,
+        }
+        let raw = match codec.raw {
+            Raw::Unsigned => "unsigned",
+            Raw::Signed => "signed",
+            Raw::Float => "float",
+        };
+        let order = match codec.order {
+            ByteOrder::Little => "little endian",
+            ByteOrder::Big => "big endian",
+        };
+        write!(f, " ({} {raw}, {order}", codec.bits)?;
+        if codec.factor != 1.0 || codec.offset != 0.0 {
+            write!(f, ", x {} + {}", codec.factor, codec.offset)?;
+        }
+        write!(f, ")")
+    }
+}
+
+/// What each channel holds, as declared in the topology.
+fn memory(out: &mut String) -> fmt::Result {
+    writeln!(out, "\nMemory of the channels")?;
+    let mut total = 0;
+    for (edge, bytes) in topology::memory() {
+        let spec = edge.spec();
+        total += bytes;
+        writeln!(
+            out,
+            "  {:<22} {:>4} x {:>6} = {bytes:>8} bytes",
+            edge.name(),
+            spec.depth,
+            spec.message_bytes
+        )?;
+    }
+    writeln!(out, "  {:<38} {total:>8} bytes", "sum")
+}

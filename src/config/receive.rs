@@ -1,0 +1,242 @@
+//! The frames that are listened to, and references to their signals.
+//!
+//! Owns `[receive.*]`, `[report.*]` and `[standstill]`. Relies on `buses` for the DBC. Never decides what a stale value
+//! means.
+
+use super::buses::{Buses, described};
+use super::problem::{Findings, Place as _, nearest};
+use super::protection;
+use super::reader::{Item, Table, Value};
+use crate::limits::{FEEDBACK_MESSAGES, REPORT_FIELDS};
+use crate::signals::dbc::Message;
+use crate::signals::plan::{PositionReport, ReceivePlan, ReceiveSignal, ReportField, SignalRef, SpeedPlan};
+use crate::time::Duration;
+
+/// Bounds of a staleness time in milliseconds: below 20 every frame of a usual bus is stale, above 5 s "fresh" means
+/// nothing.
+const STALE_MS: (u32, u32) = (20, 5_000);
+
+/// Bounds of the period of a received frame in milliseconds.
+const PERIOD_MS: (u32, u32) = (1, 5_000);
+
+/// Staleness without a key: three periods, but not less than this (the safety page's feedback age).
+const STALE_DEFAULT_MS: u32 = 100;
+
+/// The key of `user_data` under which the gateway reports itself.
+pub const GATEWAY_KEY: &str = "gateway";
+
+fn millis(ms: u32) -> Duration {
+    Duration::from_millis(u64::from(ms))
+}
+
+/// The received frames.
+#[derive(Debug, Default)]
+pub(super) struct Receives<'a> {
+    pub(super) plans: Vec<ReceivePlan>,
+    messages: Vec<&'a Message>,
+    /// Line and path of each, for problems found later.
+    pub(super) items: Vec<&'a Item>,
+    /// Every name in the file, also of those that were refused: a reference to one of them is not a second problem.
+    declared: Vec<&'a str>,
+    /// What the file says about `required`.
+    required: Vec<Option<bool>>,
+}
+
+impl<'a> Receives<'a> {
+    /// Reads `[receive.*]`.
+    pub(super) fn read(root: &Table<'a>, buses: &'a Buses) -> Self {
+        let mut receives = Self::default();
+        let Some(table) = root.table("receive") else { return receives };
+        if let Some(excess) = table.named().get(FEEDBACK_MESSAGES) {
+            root.findings.at(excess, format!("more than {FEEDBACK_MESSAGES} received messages"));
+        }
+        for item in table.named().iter().take(FEEDBACK_MESSAGES) {
+            receives.declared.push(&item.key);
+            if let Some(inner) = item.table(root.findings) {
+                receives.message(item, &inner, buses);
+                inner.finish();
+            }
+        }
+        receives
+    }
+
+    fn message(&mut self, item: &'a Item, table: &Table<'a>, buses: &'a Buses) {
+        let findings = table.findings;
+        let bus = buses.chosen(table);
+        let message = bus.and_then(|bus| buses.message(table, bus));
+        let period = table.integer("period_ms", PERIOD_MS.0, PERIOD_MS.1, " ms");
+        let stale = table.integer("stale_after_ms", STALE_MS.0, STALE_MS.1, " ms");
+        let required = table.flag("required");
+        let fd_item = table.item("fd");
+        let fd = table.flag("fd");
+        let (Some(bus), Some(message)) = (bus, message) else {
+            // Without the message nothing more can be said about these.
+            for key in ["message", "counter", "checksum"] {
+                table.item(key);
+            }
+            return;
+        };
+        let fd = buses.frame_format(table, fd_item, fd, message, bus);
+        let counter = protection::counter(table, message).map(|c| c.plan);
+        let checksum = protection::checksum(table, message).map(|c| c.plan);
+        if let Some(other) = self.plans.iter().find(|p| p.bus == bus && p.id == message.id) {
+            findings.at(item, format!("the same frame is already received as {}", other.name));
+            return;
+        }
+        let period = period.map(millis).or(message.cycle);
+        let bounds = (millis(STALE_DEFAULT_MS), millis(STALE_MS.1));
+        let default = period.map_or(Duration::ZERO, |p| p.saturating_mul(3)).clamp(bounds.0, bounds.1);
+        self.plans.push(ReceivePlan {
+            name: item.key.clone(),
+            bus,
+            id: message.id,
+            len: message.len,
+            fd,
+            stale_after: stale.map_or(default, millis),
+            required: required.unwrap_or(false),
+            counter,
+            checksum,
+            signals: Vec::new(),
+        });
+        self.messages.push(message);
+        self.items.push(item);
+        self.required.push(required);
+    }
+
+    /// The signal that `MESSAGE.SIGNAL` names; it is read from now on.
+    pub(super) fn reference(&mut self, item: &Item, findings: &Findings) -> Option<SignalRef> {
+        let text = item.text(findings)?;
+        let Some((name, signal_name)) = text.rsplit_once('.') else {
+            findings.at(item, format!("must be MESSAGE.SIGNAL, not {text:?}"));
+            return None;
+        };
+        let Some(receive) = self.plans.iter().position(|plan| plan.name == name) else {
+            if !self.declared.contains(&name) {
+                let like = nearest(name, self.declared.iter().copied()).map(|n| format!("{n}.{signal_name}"));
+                findings.at_like(item, format!("no [receive.{name}] in this file"), like);
+            }
+            return None;
+        };
+        let message = *self.messages.get(receive)?;
+        let Some(found) = message.signal(signal_name) else {
+            let names = message.signals.iter().map(|s| s.name.as_str());
+            let like = nearest(signal_name, names).map(|n| format!("{name}.{n}"));
+            findings.at_like(item, format!("message {} has no signal {signal_name:?}", message.name), like);
+            return None;
+        };
+        let signals = &mut self.plans.get_mut(receive)?.signals;
+        if let Some(known) = signals.iter().position(|s| s.name == signal_name) {
+            return Some(SignalRef { receive, signal: known });
+        }
+        let about = described(found, item, findings)?;
+        let Some(mux) = found.simple_mux() else {
+            let reason =
+                format!("{signal_name} is multiplexed by more than one value: such signals are not read");
+            findings.at(item, reason);
+            return None;
+        };
+        signals.push(ReceiveSignal {
+            name: found.name.clone(),
+            codec: about.codec,
+            min: about.low,
+            max: about.high,
+            names: found.names.clone(),
+            mux,
+        });
+        Some(SignalRef { receive, signal: signals.len() - 1 })
+    }
+
+    /// The same for a signal that safety relies on: its frame is required unless the file says otherwise.
+    pub(super) fn relied_on(&mut self, item: &Item, findings: &Findings) -> Option<SignalRef> {
+        let found = self.reference(item, findings)?;
+        let said = self.required.get(found.receive).copied().flatten();
+        if let (None, Some(plan)) = (said, self.plans.get_mut(found.receive)) {
+            plan.required = true;
+        }
+        if said == Some(false) {
+            findings.warn(
+                item.path(),
+                "the frame is not required: when it stays away, the gateway drives on without it",
+            );
+        }
+        Some(found)
+    }
+
+    fn stale_after(&self, signal: SignalRef) -> Duration {
+        self.plans.get(signal.receive).map_or(Duration::ZERO, |plan| plan.stale_after)
+    }
+
+    /// Reads `[report.*]`.
+    pub(super) fn report(&mut self, root: &Table<'_>) -> (Vec<ReportField>, Option<PositionReport>) {
+        let Some(table) = root.table("report") else { return (Vec::new(), None) };
+        let mut fields = Vec::new();
+        if let Some(user_data) = table.table("user_data") {
+            if let Some(excess) = user_data.named().get(REPORT_FIELDS) {
+                table.findings.at(excess, format!("more than {REPORT_FIELDS} reported fields"));
+            }
+            for item in user_data.named().iter().take(REPORT_FIELDS) {
+                fields.extend(self.field(item, table.findings));
+            }
+        }
+        let position = table.table("pos").and_then(|pos| self.position(pos));
+        table.finish();
+        (fields, position)
+    }
+
+    /// `key = "MESSAGE.SIGNAL"` or `key = { signal, stale_after_ms }`.
+    fn field(&mut self, item: &Item, findings: &Findings) -> Option<ReportField> {
+        if item.key == GATEWAY_KEY {
+            findings.at(item, "this key is the gateway's own report; take another name");
+            return None;
+        }
+        if item.key.is_empty() || item.key.chars().any(char::is_control) {
+            findings.at(item, "must be a name without control characters");
+            return None;
+        }
+        let (signal, stale) = if let Value::Text(_) = item.value {
+            (self.reference(item, findings)?, None)
+        } else {
+            let table = item.table(findings)?;
+            let signal = table.required("signal", "what is reported, MESSAGE.SIGNAL");
+            let signal = signal.and_then(|item| self.reference(item, findings));
+            let stale = table.integer("stale_after_ms", STALE_MS.0, STALE_MS.1, " ms");
+            table.finish();
+            (signal?, stale)
+        };
+        let stale_after = stale.map_or_else(|| self.stale_after(signal), millis);
+        Some(ReportField { key: item.key.clone(), signal, stale_after })
+    }
+
+    /// `[report.pos]`.
+    fn position(&mut self, table: Table<'_>) -> Option<PositionReport> {
+        let findings = table.findings;
+        let lat = table.required("lat", "latitude in degrees, MESSAGE.SIGNAL");
+        let lat = lat.and_then(|item| self.reference(item, findings));
+        let lon = table.required("lon", "longitude in degrees, MESSAGE.SIGNAL");
+        let lon = lon.and_then(|item| self.reference(item, findings));
+        let stale = table.integer("stale_after_ms", STALE_MS.0, STALE_MS.1, " ms");
+        table.finish();
+        let (lat, lon) = (lat?, lon?);
+        let stale_after = stale.map_or_else(|| self.stale_after(lat).max(self.stale_after(lon)), millis);
+        Some(PositionReport { lat, lon, stale_after })
+    }
+
+    /// Reads `[standstill]`.
+    pub(super) fn standstill(&mut self, root: &Table<'_>) -> Option<SpeedPlan> {
+        let table = root.table("standstill")?;
+        let findings = table.findings;
+        let signal = table.required("signal", "where the speed is read, MESSAGE.SIGNAL");
+        let signal = signal.and_then(|item| self.relied_on(item, findings));
+        let at_most =
+            table.required("at_most", "the highest speed that counts as standing").and_then(|item| {
+                let speed = item.number(findings)?;
+                if speed < 0.0 {
+                    findings.at(item, format!("must be 0 or more, not {speed}"));
+                }
+                (speed >= 0.0).then_some(speed)
+            });
+        let cap_without_counter = table.positive("speed_cap_without_counter");
+        table.finish();
+        Some(SpeedPlan { signal: signal?, standstill: at_most?, cap_without_counter })
+    }
+}

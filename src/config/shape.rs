@@ -1,0 +1,312 @@
+//! How a signal's source is understood: range, centre, dead zone, expo and output.
+//!
+//! Owns the choice of `Shape` and the rule that a released control reads as rest. Relies on `reader` and on the types
+//! of `signals::transform`. Never looks at the other signals of the frame.
+
+use super::problem::nearest;
+use super::reader::{Item, Table, Value};
+use crate::signals::bits::Codec;
+use crate::signals::plan::Kind;
+use crate::signals::source::{Source, is_trigger};
+use crate::signals::transform::{Shape, Transform};
+
+/// What the DBC says about a signal, in physical units.
+#[derive(Debug, Clone)]
+pub(super) struct Described {
+    pub(super) name: String,
+    pub(super) codec: Codec,
+    /// Lowest and highest value that the description and the bits both allow; infinite for a float without limits.
+    pub(super) low: f64,
+    pub(super) high: f64,
+    pub(super) names: Vec<(String, f64)>,
+}
+
+/// The keys of this page, with what they need.
+const KEYS: [&str; 8] =
+    ["shape", "range", "centre", "invert", "dead_zone", "expo", "output", "output_centre"];
+
+/// What `shape` may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Direct,
+    Switch,
+    Centred,
+    OneSided,
+}
+
+impl Form {
+    const NAMES: [(&'static str, Self); 4] = [
+        ("direct", Self::Direct),
+        ("switch", Self::Switch),
+        ("centred", Self::Centred),
+        ("one_sided", Self::OneSided),
+    ];
+
+    /// Keys that mean nothing here, and why.
+    fn idle_keys(self) -> (&'static [&'static str], &'static str) {
+        match self {
+            Self::Direct => (
+                &["range", "centre", "invert", "dead_zone", "expo", "output_centre"],
+                "has no effect where the reading is the value itself; `range` makes it a lever or stick",
+            ),
+            Self::Switch => {
+                (&["range", "centre", "dead_zone", "expo", "output_centre"], "has no effect on a switch")
+            }
+            Self::OneSided => {
+                (&["centre", "output_centre"], "has no effect on a range that rests at its low end")
+            }
+            Self::Centred => (&[], ""),
+        }
+    }
+}
+
+/// A number, or the name that the DBC gives to one.
+pub(super) fn value(item: &Item, table: &Table<'_>, signal: &Described) -> Option<f64> {
+    let findings = table.findings;
+    let number = match &item.value {
+        Value::Text(text) => match signal.names.iter().find(|(name, _)| name == text) {
+            Some((_, number)) => *number,
+            None => {
+                let names: Vec<&str> = signal.names.iter().map(|(name, _)| name.as_str()).collect();
+                let reason = if names.is_empty() {
+                    format!("must be a number: the DBC names no values of {}", signal.name)
+                } else {
+                    format!("{text:?} is no value of {}; its names are: {}", signal.name, names.join(", "))
+                };
+                findings.at_like(item, reason, nearest(text, names));
+                return None;
+            }
+        },
+        Value::Flag(flag) => f64::from(u8::from(*flag)),
+        _ => item.number(findings)?,
+    };
+    within(item, table, signal, number)
+}
+
+fn within(item: &Item, table: &Table<'_>, signal: &Described, number: f64) -> Option<f64> {
+    if !(signal.low..=signal.high).contains(&number) {
+        let reason = format!("{number} is outside {} .. {} of {}", signal.low, signal.high, signal.name);
+        table.findings.at(item, reason);
+        return None;
+    }
+    Some(number)
+}
+
+/// A constant takes none of the keys.
+pub(super) fn constant(table: &Table<'_>, why: &str) -> Transform {
+    forbid(table, &KEYS, why);
+    Transform::direct()
+}
+
+/// Where the source is wrong, nothing can be said about the keys, except that they are known.
+pub(super) fn skip(table: &Table<'_>) {
+    for key in KEYS {
+        table.item(key);
+    }
+}
+
+fn forbid(table: &Table<'_>, keys: &[&'static str], why: &str) {
+    for key in keys {
+        if let Some(item) = table.item(key) {
+            table.findings.at(item, why);
+        }
+    }
+}
+
+/// Reads the keys of this page. `None` where one of them is wrong; all of them are reported.
+pub(super) fn shape(table: &Table<'_>, signal: &Described, kind: Kind, source: Source) -> Option<Transform> {
+    let range_item = table.item("range");
+    let given = range_item.map(|item| item.range(table.findings));
+    let centre_item = table.item("centre");
+    let form = form(table, signal, source, given.is_some());
+    let invert = table.flag("invert").unwrap_or(false);
+    let dead_zone = table.within("dead_zone", 0.0, 0.9).unwrap_or(0.0);
+    let expo = table.within("expo", 0.0, 1.0).unwrap_or(0.0);
+    let output = output(table, signal, form);
+    table.item("output_centre");
+    let form = form?;
+    let (idle, why) = form.idle_keys();
+    forbid(table, idle, why);
+
+    let (out_low, out_high) = output?;
+    let (low, high) = match given {
+        Some(range) => range?,
+        None => (-1.0, 1.0),
+    };
+    let shape = match form {
+        Form::Direct => Shape::Direct,
+        Form::Switch => Shape::Switch { off: out_low, on: out_high },
+        Form::OneSided => Shape::OneSided { low, high },
+        Form::Centred => {
+            // The middle of a range that does not hold 0 is its centre: 0..10 rests at 5.
+            let default = if low < 0.0 && high > 0.0 { 0.0 } else { f64::midpoint(low, high) };
+            let centre = centre_item.map_or(Some(default), |item| item.number(table.findings))?;
+            if !(low < centre && centre < high) {
+                let place = centre_item.or(range_item).unwrap_or(table.of);
+                table.findings.at(place, format!("the centre {centre} must lie between {low} and {high}"));
+                return None;
+            }
+            Shape::Centred { low, centre, high }
+        }
+    };
+    let out_centre = if form == Form::Centred { output_centre(table, out_low, out_high)? } else { out_low };
+    let transform = Transform { shape, invert, dead_zone, expo, out_low, out_centre, out_high };
+    rests(table, range_item, &transform, kind, source).then_some(transform)
+}
+
+/// The form that the file names, or the one that fits the source.
+fn form(table: &Table<'_>, signal: &Described, source: Source, ranged: bool) -> Option<Form> {
+    let item = table.item("shape");
+    let named = match item {
+        Some(item) => Some(item.choice(table.findings, &Form::NAMES)?),
+        None => None,
+    };
+    let (allowed, default, why): (&[Form], _, _) = match source {
+        Source::Axis(axis) if is_trigger(axis) => (
+            &[Form::OneSided],
+            Form::OneSided,
+            "a trigger rests at -1, the low end of its range: it can only be one_sided",
+        ),
+        Source::Axis(_) => {
+            // A stick that is used from its middle outwards is a lever.
+            let default =
+                if table.item("range").is_none_or(spans_zero) { Form::Centred } else { Form::OneSided };
+            (&[Form::Centred, Form::OneSided], default, "a stick is centred or one_sided")
+        }
+        Source::Button(_) => (&[Form::Switch], Form::Switch, "a button is a switch"),
+        Source::User(_) => {
+            let default = if ranged {
+                let both_ways = table.item("range").is_some_and(spans_zero);
+                if both_ways || table.item("centre").is_some() { Form::Centred } else { Form::OneSided }
+            } else if signal.codec.bits == 1 || table.item("toggle").is_some() {
+                Form::Switch
+            } else {
+                Form::Direct
+            };
+            let needs_range = !ranged && matches!(named, Some(Form::Centred | Form::OneSided));
+            if needs_range {
+                table.missing("range", "the readings at both ends, such as [0, 1]");
+                return None;
+            }
+            (&[Form::Direct, Form::Switch, Form::Centred, Form::OneSided], default, "")
+        }
+        Source::Constant(_) => (&[Form::Direct], Form::Direct, "a constant is direct"),
+    };
+    match (named, item) {
+        (Some(form), Some(item)) if !allowed.contains(&form) => {
+            table.findings.at(item, why);
+            None
+        }
+        (Some(form), _) => Some(form),
+        (None, _) => Some(default),
+    }
+}
+
+/// Whether a range holds 0 between its ends, without a report: `Item::range` reports.
+fn spans_zero(item: &Item) -> bool {
+    let Value::Array(items) = &item.value else { return true };
+    let number = |item: &Item| match item.value {
+        Value::Integer(i) => Some(i as f64),
+        Value::Number(n) => Some(n),
+        _ => None,
+    };
+    match items.as_slice() {
+        [low, high] => number(low).zip(number(high)).is_none_or(|(low, high)| low < 0.0 && high > 0.0),
+        _ => true,
+    }
+}
+
+/// The values at both ends.
+fn output(table: &Table<'_>, signal: &Described, form: Option<Form>) -> Option<(f64, f64)> {
+    let Some(item) = table.item("output") else {
+        if !(signal.low.is_finite() && signal.high.is_finite()) {
+            let what = format!(
+                "{} is a float without limits in the DBC: name its lowest and highest value",
+                signal.name
+            );
+            table.missing("output", &what);
+            return None;
+        }
+        // What "pressed" means is known for a bit only; the highest value of anything else is a bad guess.
+        if form == Some(Form::Switch) && (signal.low, signal.high) != (0.0, 1.0) {
+            let what = format!("the values of {} while off and while on, such as [0, 1]", signal.name);
+            table.missing("output", &what);
+            return None;
+        }
+        return Some((signal.low, signal.high));
+    };
+    let ends = match &item.value {
+        Value::Array(items) => match items.as_slice() {
+            [low, high] => {
+                let (low, high) = (value(low, table, signal), value(high, table, signal));
+                (low?, high?)
+            }
+            _ => item.range(table.findings)?,
+        },
+        _ => item.range(table.findings)?,
+    };
+    if ends.0 >= ends.1 {
+        let (low, high) = ends;
+        let reason =
+            format!("the first number must be below the second: {low} is not below {high}; `invert` mirrors");
+        table.findings.at(item, reason);
+        return None;
+    }
+    Some(ends)
+}
+
+/// The value at rest of a centred range.
+fn output_centre(table: &Table<'_>, low: f64, high: f64) -> Option<f64> {
+    let Some(item) = table.item("output_centre") else {
+        return Some(if (low..=high).contains(&0.0) { 0.0 } else { f64::midpoint(low, high) });
+    };
+    let centre = item.number(table.findings)?;
+    if !(low..=high).contains(&centre) {
+        table.findings.at(item, format!("must lie within the output, {low} to {high}, not {centre}"));
+        return None;
+    }
+    Some(centre)
+}
+
+/// A control that nobody touches must read as rest, and a throttle at rest must not drive.
+fn rests(table: &Table<'_>, range: Option<&Item>, transform: &Transform, kind: Kind, source: Source) -> bool {
+    let place = range.unwrap_or(table.of);
+    if let Source::Axis(axis) = source {
+        let rest = if is_trigger(axis) { -1.0 } else { 0.0 };
+        let (wanted, fits) = match transform.shape {
+            // A lever rests at its low end, an inverted one at its high end.
+            Shape::OneSided { high, .. } if transform.invert => (high, rest >= high),
+            Shape::OneSided { low, .. } => (low, rest <= low),
+            Shape::Centred { centre, .. } => (centre, rest == centre),
+            Shape::Direct | Shape::Switch { .. } => (rest, true),
+        };
+        if !fits {
+            table.findings.at(
+                place,
+                format!(
+                    "the released control reads {rest}, but rest would be {wanted}: it would never be neutral, and \
+                     the signal would move without a hand on it"
+                ),
+            );
+            return false;
+        }
+    }
+    let at_rest = match transform.shape {
+        Shape::Direct => return true,
+        Shape::Centred { .. } => transform.out_centre,
+        Shape::OneSided { .. } => transform.out_low,
+        Shape::Switch { off, on } => {
+            if transform.invert {
+                on
+            } else {
+                off
+            }
+        }
+    };
+    if kind == Kind::Throttle && at_rest != 0.0 {
+        let reason = format!("a throttle must be 0 while its control rests, and this one is {at_rest}");
+        table.findings.at(table, reason);
+        return false;
+    }
+    true
+}

@@ -1,0 +1,215 @@
+//! The command line as a user meets it: the real binary, its exit codes, what goes to stdout and what to stderr.
+//!
+//! Owns the promises of `--help`, `--version`, `check`, `completions` and `man`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/ocpcan.example.toml");
+
+fn ocpcan(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ocpcan")).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+fn out(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn err(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+/// A copy of the example with changes, beside its DBC.
+fn changed(name: &str, changes: &[(&str, &str)]) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{}-{name}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let deploy = Path::new(EXAMPLE).parent().unwrap();
+    fs::copy(deploy.join("example.dbc"), directory.join("example.dbc")).unwrap();
+    let mut text = fs::read_to_string(EXAMPLE).unwrap();
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from}");
+        text = text.replacen(from, to, 1);
+    }
+    let path = directory.join("ocpcan.toml");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn version_names_the_commit() {
+    let output = ocpcan(&["--version"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = out(&output).trim();
+    let rest = text.strip_prefix(concat!("ocpcan ", env!("CARGO_PKG_VERSION"), " (")).expect(text);
+    let rev = rest.strip_suffix(')').expect(text);
+    assert!(!rev.is_empty());
+    assert!(rev.chars().all(|c| c.is_ascii_graphic()), "{rev}");
+    // In a working copy it is not unknown.
+    if Path::new(env!("CARGO_MANIFEST_DIR")).join(".git").exists() {
+        assert_ne!(rev, "unknown");
+    }
+}
+
+#[test]
+fn help_is_one_screen_and_goes_to_stdout() {
+    let output = ocpcan(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(err(&output).is_empty());
+    assert!(out(&output).lines().count() <= 24, "{}", out(&output));
+    for command in ["check", "completions", "man", "monitor"] {
+        assert!(out(&output).contains(&format!("  {command} ")), "{command} is not in the help");
+        let help = ocpcan(&[command, "--help"]);
+        assert_eq!(help.status.code(), Some(0));
+        assert!(out(&help).starts_with(char::is_uppercase), "{}", out(&help));
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_64_and_says_what_was_meant() {
+    for args in
+        [&[][..], &["chek"], &["check", "--confg", "x"], &["check", "--config"], &["completions"], &["--no"]]
+    {
+        let output = ocpcan(args);
+        assert_eq!(output.status.code(), Some(64), "{args:?}");
+        assert!(out(&output).is_empty(), "{args:?}: {}", out(&output));
+        assert!(!err(&output).is_empty(), "{args:?}");
+    }
+    assert!(err(&ocpcan(&["chek"])).contains("check"));
+}
+
+#[test]
+fn check_prints_the_mapping_down_to_bits() {
+    let output = ocpcan(&["check", "--config", EXAMPLE]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(err(&output).is_empty());
+    let text = out(&output);
+    for wanted in [
+        "vehicle    example",
+        "OCP        127.0.0.1:4000",
+        "bus        vehicle: can0, classic, echo required",
+        "arm        buttons.start, at most 10 times a minute",
+        "operator   counter user.counter",
+        "standstill |VEHICLE_STATE.SPEED_KPH| <= 0.5",
+        "send DRIVE_CMD 0x101 on vehicle, 8 bytes, every 20 ms",
+        "STEER_ANGLE_CMD (steering)",
+        "axes.left_x -1 | 0 | 1 -> -450 | 0 | 450, dead zone 0.05, expo 0.3",
+        "axes.right_trigger -1 .. 1 -> 0 .. 60",
+        "limits   0 .. 60, up 40/s, down any",
+        "safe     30, by 60/s while stopping",
+        "CRC-8 SAE J1850",
+        "modulo 16",
+        "user.steering_mode",
+        "changes at standstill only",
+        "receive VEHICLE_STATE 0x201 on vehicle, 8 bytes, stale after 100 ms, its loss trips",
+        "VEHICLE_POS.LATITUDE, VEHICLE_POS.LONGITUDE",
+        "operator_freeze_ms",
+        "  275    0.76 m    2.29 m  operator gone",
+        "Memory of the channels",
+        "Warnings   none",
+    ] {
+        assert!(text.contains(wanted), "{wanted:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn check_prints_each_problem_with_file_line_key_and_suggestion_and_ends_with_78() {
+    let path = changed(
+        "problems",
+        &[
+            ("switch = \"buttons.start\"", "switch = \"buttons.strat\""),
+            ("[send.BODY_CMD]\nperiod_ms = 50", "[send.BODY_CMD]\nperiod_ms = 0"),
+            ("safe = \"manual\"", "safe = \"manuel\""),
+        ],
+    );
+    let output = ocpcan(&["check", "--config", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(out(&output).is_empty());
+    let lines: Vec<&str> = err(&output).lines().collect();
+    assert_eq!(lines.len(), 4, "{lines:#?}");
+    let text = fs::read_to_string(&path).unwrap();
+    let line_of = |needle: &str| 1 + text.lines().position(|l| l.contains(needle)).unwrap();
+    let place = |needle: &str| format!("ocpcan: {}:{}: ", path.display(), line_of(needle));
+    assert!(lines[0].starts_with(&format!("{}arm.switch: ", place("buttons.strat"))), "{}", lines[0]);
+    assert!(lines[0].ends_with("did you mean `buttons.start`?"), "{}", lines[0]);
+    assert!(
+        lines[1].starts_with(&format!("{}send.BODY_CMD.period_ms: ", place("period_ms = 0"))),
+        "{}",
+        lines[1]
+    );
+    assert!(lines[2].ends_with("did you mean `manual`?"), "{}", lines[2]);
+    assert!(lines[3].contains("3 problems"), "{}", lines[3]);
+}
+
+#[test]
+fn check_of_a_missing_file_is_78_and_names_it() {
+    let output = ocpcan(&["check", "--config", "/nowhere/x.toml"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(err(&output).contains("/nowhere/x.toml"), "{}", err(&output));
+}
+
+#[test]
+fn warnings_are_printed_and_do_not_fail() {
+    let path = changed("warnings", &[("safe = 30 ", "safe = 0 ")]);
+    let full = ocpcan(&["check", "--config", path.to_str().unwrap()]);
+    assert_eq!(full.status.code(), Some(0));
+    assert!(out(&full).contains("the vehicle rolls on"), "{}", out(&full));
+    let quiet = ocpcan(&["check", "--quiet", "--config", path.to_str().unwrap()]);
+    assert_eq!(quiet.status.code(), Some(0));
+    assert!(out(&quiet).is_empty());
+    assert!(err(&quiet).contains("warning: send.DRIVE_CMD.signals.BRAKE_CMD"), "{}", err(&quiet));
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error_and_a_full_disk_is_74() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ocpcan"))
+        .args(["check", "--config", EXAMPLE])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(err(&output).is_empty(), "{}", err(&output));
+
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_ocpcan")).args(["man"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(74));
+}
+
+#[test]
+fn completions_exist_for_every_shell_and_name_the_commands() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let output = ocpcan(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        assert!(out(&output).contains("monitor"), "{shell}");
+    }
+    // The script is one that bash can read.
+    let script = ocpcan(&["completions", "bash"]).stdout;
+    let path =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("completions-{}.bash", std::process::id()));
+    fs::write(&path, script).unwrap();
+    let status = Command::new("bash").arg("-n").arg(&path).status().unwrap();
+    assert!(status.success());
+    fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn manual_pages_are_printed_and_written() {
+    let page = ocpcan(&["man"]);
+    assert_eq!(page.status.code(), Some(0));
+    assert!(out(&page).contains(".TH ocpcan"), "{}", out(&page));
+    assert!(out(&page).contains("check"));
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("man-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let written = ocpcan(&["man", "--dir", directory.to_str().unwrap()]);
+    assert_eq!(written.status.code(), Some(0), "{}", err(&written));
+    assert!(directory.join("ocpcan.1").exists());
+    assert!(directory.join("ocpcan-check.1").exists());
+    fs::remove_dir_all(directory).unwrap();
+    let nowhere = ocpcan(&["man", "--dir", "/nowhere"]);
+    assert_eq!(nowhere.status.code(), Some(74));
+}

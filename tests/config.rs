@@ -1,0 +1,743 @@
+//! Configurations that must be refused, each with the key, the reason and the name that was meant; and the example,
+//! which must be accepted.
+//!
+//! Owns the rows 99 to 102 and 105 of the fault catalogue, as far as the configuration answers them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use ocpcan::config::{self, Config, Problem, RealTime};
+use ocpcan::safety::settings::{ARMS_PER_MINUTE, BOUNDS, PERIOD_MS};
+use ocpcan::signals::plan::{Kind, SendMode, StopProfile};
+use ocpcan::signals::source::Source;
+use ocpcan::signals::transform::Shape;
+use proptest::test_runner::{Config as RunnerConfig, TestRunner};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+const EXAMPLE: &str = include_str!("../deploy/ocpcan.example.toml");
+const EXAMPLE_DBC: &str = include_str!("../deploy/example.dbc");
+
+/// A description with everything that cannot be sent, and a few things that can.
+const ODD_DBC: &str = r#"VERSION ""
+NS_ :
+BS_:
+BU_: Gateway Vehicle
+
+BO_ 256 GOOD: 8 Gateway
+ SG_ VALUE : 0|16@1- (0.1,0) [-100|100] "" Vehicle
+ SG_ BIT : 16|1@1+ (1,0) [0|1] "" Vehicle
+ SG_ NUMBER : 24|8@1+ (1,0) [0|200] "" Vehicle
+
+BO_ 257 OVERLAP: 8 Gateway
+ SG_ FIRST : 0|8@1+ (1,0) [0|255] "" Vehicle
+ SG_ SECOND : 7|8@1+ (1,0) [0|255] "" Vehicle
+
+BO_ 258 OUTSIDE: 2 Gateway
+ SG_ FAR : 12|8@1+ (1,0) [0|255] "" Vehicle
+
+BO_ 259 MUXED: 8 Gateway
+ SG_ PAGE M : 0|8@1+ (1,0) [0|255] "" Vehicle
+ SG_ ON_PAGE m0 : 8|8@1+ (1,0) [0|255] "" Vehicle
+
+BO_ 260 NARROW: 8 Gateway
+ SG_ LARGE : 0|8@1+ (1,0) [0|300] "" Vehicle
+
+BO_ 261 PULSE: 8 Gateway
+ SG_ MICROS : 0|16@1+ (1,0) [900|2100] "us" Vehicle
+
+BO_ 262 LONG: 12 Gateway
+ SG_ WIDE : 0|8@1+ (1,0) [0|255] "" Vehicle
+
+BO_ 264 PROTECTED: 8 Gateway
+ SG_ CRC_HIGH : 12|8@1+ (1,0) [0|255] "" Vehicle
+ SG_ CRC_WIDE : 24|16@1+ (1,0) [0|65535] "" Vehicle
+ SG_ COUNT_SIGNED : 40|4@1- (1,0) [0|0] "" Vehicle
+ SG_ COUNT_SCALED : 48|4@1+ (2,0) [0|30] "" Vehicle
+
+BO_ 265 FREE: 8 Gateway
+ SG_ RATIO : 0|32@1- (1,0) [0|0] "" Vehicle
+
+BO_ 512 STATE: 8 Vehicle
+ SG_ SPEED : 0|16@1+ (0.01,0) [0|300] "km/h" Gateway
+
+SIG_VALTYPE_ 265 RATIO : 1;
+"#;
+
+/// A configuration on the odd description that is right, until a case changes it.
+const BASE: &str = r#"role = "vehicle"
+vehicle = "odd"
+[ocp]
+address = "127.0.0.1:4000"
+[arm]
+switch = "buttons.start"
+[bus.main]
+interface = "sim:odd"
+dbc = "odd.dbc"
+[send.GOOD]
+[send.GOOD.signals.VALUE]
+kind = "steering"
+source = "axes.left_x"
+[send.GOOD.signals.BIT]
+kind = "other"
+source = "buttons.a"
+[send.GOOD.signals.NUMBER]
+kind = "throttle"
+source = "axes.right_trigger"
+[receive.STATE]
+"#;
+
+/// A directory of its own with both descriptions.
+fn directory() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("config-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("example.dbc"), EXAMPLE_DBC).unwrap();
+    fs::write(directory.join("odd.dbc"), ODD_DBC).unwrap();
+    directory
+}
+
+fn load_in(directory: &Path, text: impl AsRef<[u8]>) -> Result<Config, Vec<Problem>> {
+    let path = directory.join("ocpcan.toml");
+    fs::write(&path, text).unwrap();
+    config::load(&path)
+}
+
+fn load(text: impl AsRef<[u8]>) -> Result<Config, Vec<Problem>> {
+    let directory = directory();
+    let result = load_in(&directory, text);
+    fs::remove_dir_all(directory).unwrap();
+    result
+}
+
+fn good(text: &str) -> Config {
+    load(text).unwrap_or_else(|problems| panic!("refused: {problems:#?}\n{text}"))
+}
+
+/// One change to a good file, and the problem it must raise.
+struct Bad {
+    from: &'static str,
+    to: &'static str,
+    key: &'static str,
+    reason: &'static str,
+    like: &'static str,
+}
+
+const fn bad(
+    from: &'static str,
+    to: &'static str,
+    key: &'static str,
+    reason: &'static str,
+    like: &'static str,
+) -> Bad {
+    Bad { from, to, key, reason, like }
+}
+
+/// Checks one case: exactly the named problem, and where a name was meant, that name.
+fn refused(base: &str, case: &Bad) {
+    assert!(base.contains(case.from), "the case changes nothing: {}", case.from);
+    let text = base.replacen(case.from, case.to, 1);
+    let problems = match load(&text) {
+        Ok(_) => panic!("accepted: {} -> {}", case.from, case.to),
+        Err(problems) => problems,
+    };
+    let found = problems.iter().find(|p| p.key == case.key && p.reason.contains(case.reason));
+    let Some(found) = found else {
+        panic!("{} -> {}: wanted {:?} at {:?}, got {problems:#?}", case.from, case.to, case.reason, case.key)
+    };
+    let like = (!case.like.is_empty()).then(|| case.like.to_owned());
+    assert_eq!(found.nearest, like, "{found}");
+    if !found.key.is_empty() && !found.reason.contains("missing") {
+        let last =
+            found.key.rsplit('.').next().unwrap().trim_end_matches(|c: char| "[]0123456789".contains(c));
+        let line = text.lines().nth(found.line.unwrap() - 1).unwrap();
+        assert!(line.contains(last.trim_matches('"')), "{found} does not stand in line {line:?}");
+    }
+    assert_eq!(problems.len(), 1, "one mistake is one problem: {problems:#?}");
+}
+
+#[test]
+fn mistakes_in_the_example_are_named_with_key_reason_and_what_was_meant() {
+    #[rustfmt::skip]
+    let cases = [
+        // The file as a whole.
+        bad("role = \"vehicle\"", "role = \"operator\"", "role", "not part of this version", ""),
+        bad("role = \"vehicle\"", "role = \"vehicel\"", "role", "must be one of: vehicle, operator", "vehicle"),
+        bad("role = \"vehicle\"", "role = 5", "role", "must be a text, not an integer", ""),
+        bad("role = \"vehicle\"", "rolle = \"vehicle\"\nrole = \"vehicle\"", "rolle", "unknown key", ""),
+        bad("vehicle = \"example\"", "vehicle = \"\"", "vehicle", "1 to 256 bytes", ""),
+        bad("vehicle = \"example\"", "vehicle = \"a\\nb\"", "vehicle", "without control characters", ""),
+        bad("vehicle = \"example\"", "", "vehicle", "is missing", ""),
+        bad("[safety]", "[saftey]", "saftey", "unknown key", "safety"),
+        bad("[safety]", "[safety]\nhold_ms = 1000\nhold_ms = 1000", "", "duplicate key", ""),
+        bad("fd = false ", "fd = ", "", "not valid TOML", ""),
+        // [ocp]
+        bad("address = \"127.0.0.1:4000\"", "address = \"localhost:4000\"", "ocp.address", "host names are not looked up", "127.0.0.1:4000"),
+        bad("address = \"127.0.0.1:4000\"", "address = \"streamer.example:4000\"", "ocp.address", "host names are not looked up", ""),
+        bad("address = \"127.0.0.1:4000\"", "address = \"127.0.0.1\"", "ocp.address", "must have a port", ""),
+        bad("address = \"127.0.0.1:4000\"", "address = \"127.0.0.1:0\"", "ocp.address", "port 0", ""),
+        bad("address = \"127.0.0.1:4000\"", "address = \"0.0.0.0:4000\"", "ocp.address", "no address of a server", ""),
+        bad("address = \"127.0.0.1:4000\"", "adress = \"127.0.0.1:4000\"\naddress = \"127.0.0.1:4000\"", "ocp.adress", "unknown key", ""),
+        bad("address = \"127.0.0.1:4000\"", "", "ocp.address", "is missing", ""),
+        bad("user_data = \"auto\"", "user_data = \"warpped\"", "ocp.user_data", "must be one of: auto, bare, wrapped", "wrapped"),
+        bad("withhold_acks_when_can_dead = false", "withhold_acks_when_can_dead = 0", "ocp.withhold_acks_when_can_dead", "must be true or false, not an integer", ""),
+        bad("withhold_acks_when_can_dead = false", "withold_acks_when_can_dead = false", "ocp.withold_acks_when_can_dead", "unknown key", "withhold_acks_when_can_dead"),
+        // [arm], [operator]
+        bad("switch = \"buttons.start\"", "switch = \"buttons.strat\"", "arm.switch", "there is no buttons.strat", "buttons.start"),
+        bad("switch = \"buttons.start\"", "switch = \"start\"", "arm.switch", "no such source", "buttons.start"),
+        bad("switch = \"buttons.start\"", "switch = \"axes.left_trigger\"", "arm.switch", "an axis is no switch", ""),
+        bad("switch = \"buttons.start\"", "", "arm.switch", "is missing", ""),
+        bad("# dead_man = \"buttons.left_bumper\"", "dead_man = \"button.left_bumper\"", "arm.dead_man", "no such source", "buttons.left_bumper"),
+        bad("# require = [\"user.seat_ok\"]", "require = [\"user.seat_ok\", \"user.\"]", "arm.require[1]", "needs 1 to 8 keys", ""),
+        bad("# require = [\"user.seat_ok\"]", "require = \"user.seat_ok\"", "arm.require", "must be a list", ""),
+        bad("counter = \"user.counter\"", "counter = \"buttons.a\"", "operator.counter", "must be a field of the user data", ""),
+        bad("# counter_modulo = 256", "counter_modulo = 10", "operator.counter_modulo", "must be 64 to", ""),
+        // [bus.*]
+        bad("interface = \"can0\"", "interface = \"a_name_that_is_too_long\"", "bus.vehicle.interface", "is no interface", ""),
+        bad("interface = \"can0\"", "interface = \"sim:\"", "bus.vehicle.interface", "is no interface", ""),
+        bad("interface = \"can0\"", "interface = \"sim:../x\"", "bus.vehicle.interface", "is no interface", ""),
+        bad("interface = \"can0\"", "interfaces = \"can0\"\ninterface = \"can0\"", "bus.vehicle.interfaces", "unknown key", ""),
+        bad("dbc = \"example.dbc\"", "dbc = \"none.dbc\"", "bus.vehicle.dbc", "No such file", ""),
+        bad("echo = \"required\"", "echo = \"off\"", "bus.vehicle.echo", "must be one of: required, unproven", ""),
+        // [send.*]
+        bad("[send.BODY_CMD]\nperiod_ms = 50", "[send.BODY_CMD]\nperiod_ms = 0", "send.BODY_CMD.period_ms", "must be 5 to 50 ms, not 0", ""),
+        bad("[send.BODY_CMD]\nperiod_ms = 50", "[send.BODY_CMD]\nperiod_ms = 51", "send.BODY_CMD.period_ms", "must be 5 to 50 ms, not 51", ""),
+        bad("[send.BODY_CMD]\nperiod_ms = 50", "[send.BODY_CMD]\nperiod_ms = 20.0", "send.BODY_CMD.period_ms", "must be an integer, 5 to 50 ms, not a number", ""),
+        bad("[send.BODY_CMD]\nperiod_ms = 50", "[send.BODY_CMD]\nperiod = 50", "send.BODY_CMD.period", "unknown key", ""),
+        bad("mode = \"cyclic\"", "mode = \"on_comand\"", "send.DRIVE_CMD.mode", "must be one of: cyclic, on_command", "on_command"),
+        bad("mode = \"cyclic\"", "min_gap_ms = 5", "send.DRIVE_CMD.min_gap_ms", "no effect without mode", ""),
+        bad("mode = \"cyclic\"", "mode = \"on_command\"\nmin_gap_ms = 21", "send.DRIVE_CMD.min_gap_ms", "must be 1 to 20 ms", ""),
+        bad("mode = \"cyclic\"", "fd = true", "send.DRIVE_CMD.fd", "its bus has no `fd = true`", ""),
+        bad("mode = \"cyclic\"", "bus = \"vehicel\"", "send.DRIVE_CMD.bus", "no bus", "vehicle"),
+        bad("enable = { signal = \"DRIVE_ENABLE\", stop = 0 }", "enable = { signal = \"DRIVE_ENABLED\", stop = 0 }", "send.DRIVE_CMD.enable.signal", "has no signal", "DRIVE_ENABLE"),
+        bad("enable = { signal = \"DRIVE_ENABLE\", stop = 0 }", "enable = { signal = \"DRIVE_ENABLE\", stop = 2 }", "send.DRIVE_CMD.enable.stop", "must be 0 or 1", ""),
+        bad("enable = { signal = \"DRIVE_ENABLE\", stop = 0 }", "", "send.DRIVE_CMD.signals.DRIVE_ENABLE", "`value = 0`", ""),
+        bad("counter = { signal = \"DRIVE_CMD_COUNTER\" }", "counter = { signal = \"DRIVE_CMD_COUNTER\", modulo = 17 }", "send.DRIVE_CMD.counter.modulo", "4 bits count to 16", ""),
+        bad("counter = { signal = \"DRIVE_CMD_COUNTER\" }", "counter = { signal = \"DRIVE_CMD_COUNTER\", modulo = 0 }", "send.DRIVE_CMD.counter.modulo", "must be 2 to", ""),
+        bad("counter = { signal = \"DRIVE_CMD_COUNTER\" }", "counter = { modulo = 16 }", "send.DRIVE_CMD.counter.signal", "is missing", ""),
+        bad("signal = \"DRIVE_CMD_CRC\", algorithm = \"crc8-sae-j1850\"", "signal = \"DRIVE_CMD_CRC\", algorithm = \"crc8-sae-1850\"", "send.DRIVE_CMD.checksum.algorithm", "must be one of: xor, sum", "crc8-sae-j1850"),
+        bad("signal = \"DRIVE_CMD_CRC\", algorithm = \"crc8-sae-j1850\"", "signal = \"DRIVE_CMD_CRC\", algorithm = \"sum\", data_id = 65536", "send.DRIVE_CMD.checksum.data_id", "must be 0 to 65535", ""),
+        bad("signal = \"DRIVE_CMD_CRC\", algorithm", "signal = \"DRIVE_CMD_COUNTER\", algorithm", "send.DRIVE_CMD.checksum.signal", "8 are needed here", ""),
+        // [send.*.signals.*]
+        bad("signals.STEER_ANGLE_CMD]\nkind = \"steering\"", "signals.STEER_ANGLE_CMD]\nkind = \"steer\"", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.kind", "must be one of: throttle, brake", ""),
+        bad("signals.STEER_ANGLE_CMD]\nkind = \"steering\"", "signals.STEER_ANGLE_CMD]", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.kind", "is missing", ""),
+        bad("source = \"axes.left_x\"", "source = \"axes.left_z\"", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.source", "there is no axes.left_z", "axes.left_x"),
+        bad("source = \"axes.left_x\"", "source = \"buttons.left_x\"", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.source", "there is no buttons.left_x", "axes.left_x"),
+        bad("source = \"axes.left_x\"", "source = \"can.VEHICLE_STATE.STEER_ANGLE\"", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.source", "can never move anything", ""),
+        bad("source = \"axes.left_x\"", "source = \"feedback.user_data.x\"", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.source", "can never move anything", ""),
+        bad("source = \"axes.left_x\"", "source = 5", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.source", "write `value = ...`", ""),
+        bad("source = \"axes.left_x\"", "source = \"axes.left_x\"\nvalue = 3", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD", "only one of `source`, `value` and `select`", ""),
+        bad("dead_zone = 0.05", "dead_zone = 1", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.dead_zone", "must be 0 to 0.9, not 1", ""),
+        bad("dead_zone = 0.05", "dead_zone = nan", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.dead_zone", "finite", ""),
+        bad("expo = 0.3", "expo = -0.1", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.expo", "must be 0 to 1", ""),
+        bad("output = [-450, 450]", "output = [450, -450]", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.output", "must be below the second", ""),
+        bad("output = [-450, 450]", "output = [-450]", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.output", "not of 1", ""),
+        bad("output = [-450, 450]", "output = [-450, 500]", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.output[1]", "500 is outside", ""),
+        bad("output = [-450, 450]", "output = [-450, 450]\noutput_centre = 451", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.output_centre", "must lie within the output", ""),
+        bad("output = [-450, 450]", "range = [1, -1]", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.range", "must be below the second", ""),
+        bad("output = [-450, 450]", "range = [-1, 1]\ncentre = 1", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.centre", "must lie between", ""),
+        bad("output = [-450, 450]", "range = [-1, 1]\ncentre = 0.2", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.range", "would never be neutral", ""),
+        bad("slew_up_per_s = 600", "slew_up_per_s = 0", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.slew_up_per_s", "must be above 0", ""),
+        bad("slew_up_per_s = 600", "slew_up_per_s = inf", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.slew_up_per_s", "finite", ""),
+        bad("slew_up_per_s = 600", "slew_up_per_s = 1e999", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.slew_up_per_s", "finite", ""),
+        bad("slew_up_per_s = 600", "slewup_per_s = 600", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.slewup_per_s", "unknown key", "slew_up_per_s"),
+        bad("stop = \"hold\"", "stop = \"keep\"", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.stop", "must be one of: safe, hold", ""),
+        bad("stop = \"hold\"", "stop = 5", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.stop", "must be \"safe\", \"hold\" or", ""),
+        bad("stop = \"hold\"", "stop = { ramp_per_s = 10 }", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.stop", "cut off by safety.stopping_ms", ""),
+        bad("stop = \"hold\"", "change = \"standstill\"", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.change", "must follow the operator", ""),
+        bad("# feedback = \"VEHICLE_STATE.STEER_ANGLE\"", "feedback = \"VEHICLE_STATE.STEER_ANGLE\"", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.feedback_tolerance", "is missing", ""),
+        bad("# feedback_tolerance = 60", "feedback_tolerance = 60", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.feedback_tolerance", "needs `feedback`", ""),
+        bad("safe = 0 ", "safe = 451 ", "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.safe", "451 is outside", ""),
+        bad("kind = \"throttle\"", "kind = \"throttle\"\nsafe = 5", "send.DRIVE_CMD.signals.THROTTLE_CMD.safe", "safe value of a throttle must be 0", ""),
+        bad("kind = \"throttle\"", "kind = \"throttle\"\nstop = \"hold\"", "send.DRIVE_CMD.signals.THROTTLE_CMD.stop", "must stop with \"safe\"", ""),
+        bad("kind = \"throttle\"", "kind = \"throttle\"\nshape = \"centred\"", "send.DRIVE_CMD.signals.THROTTLE_CMD.shape", "can only be one_sided", ""),
+        bad("kind = \"throttle\"", "kind = \"throttle\"\ninvert = true", "send.DRIVE_CMD.signals.THROTTLE_CMD", "would never be neutral", ""),
+        bad("kind = \"throttle\"", "kind = \"throttle\"\nrange = [-2, 1]", "send.DRIVE_CMD.signals.THROTTLE_CMD.range", "would never be neutral", ""),
+        bad("kind = \"throttle\"", "kind = \"throttle\"\ntoggle = true", "send.DRIVE_CMD.signals.THROTTLE_CMD.toggle", "only a switch can toggle", ""),
+        bad("output = [0, 60]", "output = [5, 60]", "send.DRIVE_CMD.signals.THROTTLE_CMD", "must be 0 while its control rests", ""),
+        bad("stop = { ramp_per_s = 60 }", "stop = { ramp_per_s = 0 }", "send.DRIVE_CMD.signals.BRAKE_CMD.stop.ramp_per_s", "must be above 0", ""),
+        bad("stop = { ramp_per_s = 60 }", "stop = { ramp = 60 }", "send.DRIVE_CMD.signals.BRAKE_CMD.stop.ramp", "unknown key", ""),
+        bad("signals.HORN]", "signals.HORNN]", "send.BODY_CMD.signals.HORNN", "has no signal", "HORN"),
+        bad("safe = \"manual\"", "safe = \"manuel\"", "send.BODY_CMD.signals.STEERING_MODE.safe", "is no value of STEERING_MODE", "manual"),
+        bad("source = \"user.steering_mode\"", "select = [{ switch = \"buttons.a\", value = \"crabb\" }]", "send.BODY_CMD.signals.STEERING_MODE.select[0].value", "is no value of", "crab"),
+        bad("source = \"user.steering_mode\"", "select = []", "send.BODY_CMD.signals.STEERING_MODE.select", "at least one", ""),
+        bad("source = \"user.steering_mode\"", "select = [{ switch = \"buttons.a\", value = 1 }, { switch = \"buttons.a\", value = 2 }]", "send.BODY_CMD.signals.STEERING_MODE.select[1]", "already chooses", ""),
+        bad("source = \"user.horn\"", "source = \"usr.horn\"", "send.BODY_CMD.signals.HORN.source", "no such source", "user.horn"),
+        bad("source = \"user.horn\"", "source = \"user.horn\"\nexpo = 0.5", "send.BODY_CMD.signals.HORN.expo", "has no effect on a switch", ""),
+        // [receive.*], [standstill], [report.*]
+        bad("stale_after_ms = 1000", "stale_after_ms = 0", "receive.VEHICLE_POS.stale_after_ms", "must be 20 to 5000 ms", ""),
+        bad("[receive.VEHICLE_POS]", "[receive.VEHICLE_PS]", "receive.VEHICLE_PS", "no message \"VEHICLE_PS\"", "VEHICLE_POS"),
+        bad("signal = \"VEHICLE_STATE.SPEED_KPH\"", "signal = \"VEHICLE_STATE.SPEED_KMH\"", "standstill.signal", "has no signal", "VEHICLE_STATE.SPEED_KPH"),
+        bad("signal = \"VEHICLE_STATE.SPEED_KPH\"", "signal = \"VEHICLE_STAT.SPEED_KPH\"", "standstill.signal", "no [receive.VEHICLE_STAT]", "VEHICLE_STATE.SPEED_KPH"),
+        bad("signal = \"VEHICLE_STATE.SPEED_KPH\"", "signal = \"SPEED_KPH\"", "standstill.signal", "must be MESSAGE.SIGNAL", ""),
+        bad("at_most = 0.5", "at_most = -1", "standstill.at_most", "must be 0 or more", ""),
+        bad("# speed_cap_without_counter = 10", "speed_cap_without_counter = 0", "standstill.speed_cap_without_counter", "must be above 0", ""),
+        bad("speed_kph = \"VEHICLE_STATE.SPEED_KPH\"", "gateway = \"VEHICLE_STATE.SPEED_KPH\"", "report.user_data.gateway", "the gateway's own report", ""),
+        bad("gear = { signal = \"VEHICLE_STATE.GEAR\", stale_after_ms = 500 }", "gear = { signal = \"VEHICLE_STATE.GEAR\", stale_ms = 500 }", "report.user_data.gear.stale_ms", "unknown key", ""),
+        bad("lon = \"VEHICLE_POS.LONGITUDE\"", "", "report.pos.lon", "is missing", ""),
+        // [safety]
+        bad("# latency_warn_ms = 200", "latency_warn_ms = 400\nlatency_stop_ms = 400", "safety.latency_warn_ms", "must be below latency_stop_ms", ""),
+        bad("# hold_ms = 1000", "hold_ms = \"1000\"", "safety.hold_ms", "must be an integer, 500 to 3000 ms, not a text", ""),
+        bad("# hold_ms = 1000", "hold_s = 1", "safety.hold_s", "unknown key", "hold_ms"),
+        bad("# real_time = \"warn\"", "real_time = \"require\"", "safety.real_time", "must be one of: warn, required", "required"),
+    ];
+    for case in &cases {
+        refused(EXAMPLE, case);
+    }
+    assert!(cases.len() >= 50);
+}
+
+#[test]
+fn descriptions_that_cannot_be_sent_are_named() {
+    let frame = "[send.GOOD]\n";
+    #[rustfmt::skip]
+    let cases = [
+        bad(frame, "[send.OVERLAP]\nsignals = { FIRST = { value = 1 }, SECOND = { value = 1 } }\n[send.GOOD]\n", "send.OVERLAP", "SECOND and FIRST overlap", ""),
+        bad(frame, "[send.OUTSIDE]\nsignals = { FAR = { value = 1 } }\n[send.GOOD]\n", "send.OUTSIDE.signals.FAR", "bits do not lie within the message", ""),
+        bad(frame, "[send.MUXED]\nsignals = { PAGE = { value = 1 }, ON_PAGE = { value = 1 } }\n[send.GOOD]\n", "send.MUXED", "is multiplexed", ""),
+        bad(frame, "[send.NARROW]\nsignals = { LARGE = { value = 1 } }\n[send.GOOD]\n", "send.NARROW.signals.LARGE", "does not fit its 8 bits", ""),
+        bad(frame, "[send.PULSE]\nsignals = { MICROS = { value = 1500 } }\n[send.GOOD]\n", "send.PULSE.signals.MICROS.safe", "0, the default, is outside 900 .. 2100", ""),
+        bad(frame, "[send.LONG]\nsignals = { WIDE = { value = 1 } }\n[send.GOOD]\n", "send.LONG", "is a CAN FD frame", ""),
+        bad(frame, "[send.FREE]\nsignals = { RATIO = { kind = \"other\", source = \"user.ratio\" } }\n[send.GOOD]\n", "send.FREE.signals.RATIO.output", "a float without limits", ""),
+        bad(frame, "[send.GOD]\n", "send.GOD", "no message \"GOD\"", "GOOD"),
+        bad(frame, "[send.OTHER]\nmessage = \"GOOD\"\nsignals = { VALUE = { value = 0 }, BIT = { value = 0 }, NUMBER = { value = 0 } }\n[send.GOOD]\n", "send.GOOD", "already sent as OTHER", ""),
+        bad("[receive.STATE]", "[receive.GOOD]", "receive.GOOD", "is sent as send.GOOD", ""),
+        bad("[receive.STATE]", "[receive.STATE]\n[receive.AGAIN]\nmessage = \"STATE\"", "receive.AGAIN", "already received as STATE", ""),
+        bad(frame, "[send.GOOD]\nsignals.VALUE.toggle = true\n", "", "duplicate key", ""),
+        bad("source = \"axes.right_trigger\"", "source = \"axes.left_y\"\nrange = [-1, 0]", "send.GOOD.signals.NUMBER.range", "would never be neutral", ""),
+        bad("source = \"axes.right_trigger\"", "source = \"axes.left_y\"\noutput_centre = 100", "send.GOOD.signals.NUMBER", "must be 0 while its control rests", ""),
+        bad("source = \"axes.right_trigger\"", "source = \"buttons.b\"", "send.GOOD.signals.NUMBER.output", "while off and while on", ""),
+        bad("source = \"axes.right_trigger\"", "source = \"buttons.b\"\noutput = [0, 20]\ntoggle = true", "send.GOOD.signals.NUMBER.toggle", "a throttle cannot stay on", ""),
+        bad("source = \"axes.right_trigger\"", "value = 20", "send.GOOD.signals.NUMBER.value", "drives without a hand on it", ""),
+        bad("source = \"axes.right_trigger\"", "select = [{ switch = \"buttons.b\", value = 20 }]", "send.GOOD.signals.NUMBER.select", "a throttle cannot keep a value", ""),
+        bad("source = \"axes.right_trigger\"", "source = \"user.pedal\"\nshape = \"one_sided\"", "send.GOOD.signals.NUMBER.range", "is missing", ""),
+        bad("source = \"axes.right_trigger\"", "source = \"user.pedal\"\ndead_zone = 0.1", "send.GOOD.signals.NUMBER.dead_zone", "makes it a lever or stick", ""),
+        bad("kind = \"other\"", "kind = \"other\"\nchange = \"standstill\"", "send.GOOD.signals.BIT.change", "needs a [standstill] table", ""),
+        bad("kind = \"other\"", "kind = \"other\"\nshape = \"direct\"", "send.GOOD.signals.BIT.shape", "a button is a switch", ""),
+        bad("kind = \"other\"\nsource = \"buttons.a\"", "value = 1\ninvert = true", "send.GOOD.signals.BIT.invert", "has no effect on a constant", ""),
+        bad("[send.GOOD.signals.BIT]\nkind = \"other\"\nsource = \"buttons.a\"\n", "", "send.GOOD.signals.BIT", "`value = 0`", ""),
+        bad("[arm]\nswitch = \"buttons.start\"\n", "", "arm", "the switch that arms", ""),
+        bad("[ocp]\naddress = \"127.0.0.1:4000\"\n", "", "ocp", "the [ocp] table", ""),
+    ];
+    good(BASE);
+    for case in &cases {
+        refused(BASE, case);
+    }
+    // Two writers on one bus are refused under whatever names; and two buses must be told apart.
+    let two =
+        BASE.replacen("[bus.main]", "[bus.two]\ninterface = \"sim:odd\"\ndbc = \"odd.dbc\"\n[bus.main]", 1);
+    let problems = load(&two).unwrap_err();
+    let keys: Vec<&str> = problems.iter().map(|p| p.key.as_str()).collect();
+    assert_eq!(keys, ["bus.main.interface", "send.GOOD.bus", "receive.STATE.bus"], "{problems:#?}");
+}
+
+#[test]
+fn protecting_signals_must_be_bytes_and_counts() {
+    let base = BASE.replacen(
+        "[send.GOOD]\n",
+        "[send.PROTECTED]\n#PROTECT\nsignals = { #SIGNALS }\n[send.GOOD]\n",
+        1,
+    );
+    #[rustfmt::skip]
+    let cases = [
+        ("counter = { signal = \"COUNT_SIGNED\" }", "COUNT_SIGNED", "counter.signal", "unsigned with factor 1"),
+        ("counter = { signal = \"COUNT_SCALED\" }", "COUNT_SCALED", "counter.signal", "unsigned with factor 1"),
+        ("checksum = { signal = \"CRC_HIGH\", algorithm = \"xor\" }", "CRC_HIGH", "checksum.signal", "exactly one byte"),
+        ("checksum = { signal = \"CRC_WIDE\", algorithm = \"xor\" }", "CRC_WIDE", "checksum.signal", "8 are needed here"),
+        ("enable = { signal = \"CRC_WIDE\" }", "CRC_WIDE", "enable.signal", "1 to 8 are needed here"),
+    ];
+    let all = ["CRC_HIGH", "CRC_WIDE", "COUNT_SIGNED", "COUNT_SCALED"];
+    for (protect, taken, key, reason) in cases {
+        let rest: Vec<String> =
+            all.iter().filter(|s| **s != taken).map(|s| format!("{s} = {{ value = 0 }}")).collect();
+        let text = base.replace("#PROTECT", protect).replace("#SIGNALS", &rest.join(", "));
+        let problems = load(&text).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert_eq!(problems[0].key, format!("send.PROTECTED.{key}"));
+        assert!(problems[0].reason.contains(reason), "{}", problems[0]);
+    }
+    // One signal cannot do two jobs.
+    let text = base
+        .replace("#PROTECT", "counter = { signal = \"COUNT_SIGNED\" }")
+        .replace("#SIGNALS", "CRC_HIGH = { value = 0 }");
+    assert!(load(&text).is_err());
+    let twice = EXAMPLE.replacen(
+        "[send.BODY_CMD]",
+        "[send.DRIVE_CMD.signals.DRIVE_ENABLE]\nvalue = 1\n\n[send.BODY_CMD]",
+        1,
+    );
+    let problems = load(&twice).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert_eq!(problems[0].key, "send.DRIVE_CMD.signals.DRIVE_ENABLE");
+    assert!(problems[0].reason.contains("already used"), "{}", problems[0]);
+}
+
+#[test]
+fn all_problems_come_in_one_go_in_the_order_of_the_file() {
+    let text = EXAMPLE
+        .replacen("user_data = \"auto\"", "user_data = \"x\"", 1)
+        .replacen("switch = \"buttons.start\"", "switch = \"buttons.strat\"", 1)
+        .replacen("source = \"axes.left_x\"", "source = \"axes.lft_x\"", 1)
+        .replacen("# hold_ms = 1000", "hold_ms = 0", 1)
+        .replacen("at_most = 0.5", "at_mots = 0.5", 1);
+    let problems = load(&text).unwrap_err();
+    let keys: Vec<&str> = problems.iter().map(|p| p.key.as_str()).collect();
+    assert_eq!(
+        keys,
+        [
+            "ocp.user_data",
+            "arm.switch",
+            "send.DRIVE_CMD.signals.STEER_ANGLE_CMD.source",
+            "standstill.at_most",
+            "standstill.at_mots",
+            "safety.hold_ms",
+        ]
+    );
+    assert!(problems.is_sorted_by_key(|p| p.line));
+    assert_eq!(
+        problems[1]
+            .to_string()
+            .split_once("ocpcan.toml:")
+            .unwrap()
+            .1
+            .split_once(": ")
+            .unwrap()
+            .1
+            .split(';')
+            .next()
+            .unwrap(),
+        "arm.switch: there is no buttons.strat"
+    );
+}
+
+#[test]
+fn every_time_is_refused_outside_its_bounds_and_taken_at_them() {
+    let with = |line: &str| load(EXAMPLE.replacen("[safety]", &format!("[safety]\n{line}"), 1));
+    for bound in BOUNDS {
+        let other =
+            if bound.key == "latency_warn_ms" { "latency_stop_ms = 500" } else { "latency_warn_ms = 50" };
+        let set = |ms: i64| {
+            let extra = if bound.key.starts_with("latency") { other } else { "" };
+            with(&format!("{} = {ms}\n{extra}", bound.key))
+        };
+        for wrong in [0, -1, i64::from(bound.min_ms) - 1, i64::from(bound.max_ms) + 1, i64::MAX, i64::MIN] {
+            let problems = set(wrong).unwrap_err();
+            assert_eq!(problems.len(), 1, "{problems:#?}");
+            assert_eq!(problems[0].key, format!("safety.{}", bound.key));
+            let wanted = format!("must be {} to {} ms, not {wrong}", bound.min_ms, bound.max_ms);
+            assert_eq!(problems[0].reason, wanted);
+        }
+        for right in [bound.min_ms, bound.max_ms] {
+            let config = set(i64::from(right)).unwrap_or_else(|p| panic!("{p:#?}"));
+            assert_eq!(config.settings.of(bound.key), Some(Duration::from_millis(u64::from(right))));
+        }
+        for wrong in ["nan", "inf", "\"100\"", "100.0", "true", "[100]", "1979-05-27", "{}"] {
+            let problems = with(&format!("{} = {wrong}", bound.key)).unwrap_err();
+            assert_eq!(problems.len(), 1, "{problems:#?}");
+            assert_eq!(problems[0].key, format!("safety.{}", bound.key));
+        }
+    }
+    let (_, min, max) = ARMS_PER_MINUTE;
+    for (arms, right) in [(0, false), (min - 1, false), (min, true), (max, true), (max + 1, false)] {
+        assert_eq!(with(&format!("arms_per_minute = {arms}")).is_ok(), right, "{arms}");
+    }
+    for (ms, right) in [
+        (0, false),
+        (PERIOD_MS.0 - 1, false),
+        (PERIOD_MS.0, true),
+        (PERIOD_MS.1, true),
+        (PERIOD_MS.1 + 1, false),
+    ] {
+        let text = EXAMPLE.replacen("period_ms = 20 ", &format!("period_ms = {ms} "), 1);
+        assert_eq!(load(text).is_ok(), right, "{ms}");
+    }
+}
+
+#[test]
+fn the_example_loads_and_means_what_it_says() {
+    let config = good(EXAMPLE);
+    assert_eq!(config.warnings, Vec::<String>::new());
+    assert_eq!(config.ocp.address.to_string(), "127.0.0.1:4000");
+    assert_eq!(config.real_time, RealTime::Warn);
+    assert_eq!(config.settings, ocpcan::safety::settings::Settings::default());
+    assert_eq!(config.digest.len(), 16);
+    let plan = &config.plan;
+    assert_eq!(plan.arm, Some(Source::Button(7)));
+    let fields: Vec<String> = plan.user_fields.iter().map(|f| f.dotted()).collect();
+    assert_eq!(fields, ["counter", "headlights", "horn", "steering_mode"]);
+    assert!(plan.user_fields[3].names.contains(&("crab".into(), 1.0)), "{:?}", plan.user_fields[3]);
+
+    let drive = &plan.send[0];
+    assert_eq!((drive.name.as_str(), drive.id.raw(), drive.len, drive.fd), ("DRIVE_CMD", 0x101, 8, false));
+    assert_eq!((drive.period, drive.mode), (Duration::from_millis(20), SendMode::Cyclic));
+    assert!(!drive.enable.unwrap().stop);
+    assert_eq!(drive.counter.unwrap().modulo, 16);
+    assert!(drive.checksum.is_some());
+    let [steer, throttle, brake] = drive.signals.as_slice() else { panic!("{:?}", drive.signals) };
+    assert_eq!((steer.min, steer.max, steer.safe, steer.stop), (-450.0, 450.0, 0.0, StopProfile::Hold));
+    assert_eq!(steer.transform.shape, Shape::Centred { low: -1.0, centre: 0.0, high: 1.0 });
+    assert_eq!((throttle.kind, throttle.min, throttle.max, throttle.safe), (Kind::Throttle, 0.0, 60.0, 0.0));
+    // A trigger at rest reads -1, which is nothing pressed, not half throttle.
+    assert_eq!(throttle.transform.shape, Shape::OneSided { low: -1.0, high: 1.0 });
+    assert_eq!(throttle.transform.out_low, 0.0);
+    assert_eq!((brake.safe, brake.stop), (30.0, StopProfile::Ramp { per_s: 60.0 }));
+
+    let body = &plan.send[1];
+    assert_eq!((body.id.raw(), body.period), (0x102, Duration::from_millis(50)));
+    assert_eq!(body.signals[0].transform.shape, Shape::Switch { off: 0.0, on: 1.0 });
+    assert_eq!(body.signals[2].transform.shape, Shape::Direct);
+    assert!(body.signals[2].at_standstill);
+
+    let state = &plan.receive[0];
+    assert!(state.required);
+    assert_eq!((state.id.raw(), state.stale_after), (0x201, Duration::from_millis(100)));
+    assert!(!plan.receive[1].required);
+    assert_eq!(plan.receive[1].stale_after, Duration::from_millis(1_000));
+    assert_eq!(plan.report.len(), 3);
+    assert_eq!(plan.report[2].stale_after, Duration::from_millis(500));
+    assert!(plan.position.is_some());
+    assert_eq!(plan.speed.unwrap().standstill, 0.5);
+}
+
+#[test]
+fn the_options_that_the_example_shows_commented_out_are_accepted() {
+    let mut text = String::new();
+    for line in EXAMPLE.lines() {
+        // "# key = value" lines are options; prose does not look like that.
+        let option = line.strip_prefix("# ").filter(|l| {
+            l.split_once(" = ")
+                .is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+        });
+        // `select` stands in place of `source`, and an inverted stick is a matter of taste.
+        let option = option.filter(|l| !l.starts_with("select"));
+        text.push_str(option.unwrap_or(line));
+        text.push('\n');
+    }
+    let config = good(&text);
+    assert_eq!(config.plan.require[0].name, "user.seat_ok");
+    assert!(config.plan.dead_man.is_some());
+    assert_eq!(config.plan.operator_counter.unwrap().modulo, Some(256));
+    let steer = &config.plan.send[0].signals[0];
+    assert_eq!(steer.confirm.unwrap().tolerance, 60.0);
+    let select = EXAMPLE.replacen(
+        "source = \"user.steering_mode\"",
+        "select = [{ switch = \"buttons.a\", value = \"crab\" }]",
+        1,
+    );
+    let config = good(&select);
+    assert_eq!(config.plan.send[1].signals[2].select, [(Source::Button(0), 1.0)]);
+}
+
+#[test]
+fn what_a_person_should_know_is_said() {
+    let says = |text: &str, wanted: &str| {
+        let config = good(text);
+        assert!(config.warnings.iter().any(|w| w.contains(wanted)), "{wanted}: {:#?}", config.warnings);
+    };
+    let says_after = |from: &str, to: &str, wanted: &str| {
+        assert!(EXAMPLE.contains(from), "{from}");
+        says(&EXAMPLE.replacen(from, to, 1), wanted);
+    };
+    says_after("counter = \"user.counter\"", "", "1045 ms");
+    says_after("safe = 30 ", "safe = 0 ", "rolls on");
+    says_after("slew_up_per_s = 40", "", "full throttle within one frame");
+    says_after("127.0.0.1:4000", "192.0.2.7:4000", "another machine");
+    says_after("echo = \"required\"", "echo = \"unproven\"", "missing feedback only");
+    says_after("source = \"user.horn\"", "source = \"buttons.start\"", "is also the arm switch");
+    says_after("required = true", "required = false", "drives on without it");
+    says(BASE, "arming does not wait for standstill");
+    says(BASE, "without an alive counter");
+    says(BASE, "without a checksum");
+    says(BASE, "nothing reads this frame");
+    let other = "[bus.idle]\ninterface = \"sim:idle\"\ndbc = \"odd.dbc\"\n[bus.main]";
+    let idle = BASE
+        .replacen("[bus.main]", other, 1)
+        .replacen("[send.GOOD]", "[send.GOOD]\nbus = \"main\"", 1)
+        .replacen("[receive.STATE]", "[receive.STATE]\nbus = \"main\"", 1);
+    says(&idle, "nothing is sent or received here");
+}
+
+#[test]
+fn capacities_are_kept() {
+    let mut text = BASE.to_owned();
+    for i in 0..ocpcan::limits::BUSES {
+        text.push_str(&format!("[bus.extra{i}]\ninterface = \"sim:x{i}\"\ndbc = \"odd.dbc\"\n"));
+    }
+    let problems = load(&text).unwrap_err();
+    assert!(problems.iter().any(|p| p.reason.contains("at most 4 are served")), "{problems:#?}");
+
+    let fields: Vec<String> = (0..=ocpcan::limits::USER_FIELDS).map(|i| format!("\"user.f{i}\"")).collect();
+    let require = |fields: &[String]| {
+        let chosen: Vec<String> = fields.iter().map(|f| format!("{{ switch = {f}, value = 1 }}")).collect();
+        BASE.replacen(
+            "kind = \"other\"\nsource = \"buttons.a\"",
+            &format!("kind = \"other\"\nselect = [{}]", chosen.join(", ")),
+            1,
+        )
+    };
+    good(&require(&fields[..ocpcan::limits::USER_FIELDS]));
+    let problems = load(require(&fields)).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert!(problems[0].reason.contains("more than 64 different fields"), "{}", problems[0]);
+
+    let mut text = EXAMPLE.to_owned();
+    let many: String =
+        (0..ocpcan::limits::REPORT_FIELDS).map(|i| format!("f{i} = \"VEHICLE_STATE.SPEED_KPH\"\n")).collect();
+    text = text.replacen("[report.user_data]", &format!("[report.user_data]\n{many}"), 1);
+    let problems = load(&text).unwrap_err();
+    assert!(problems[0].reason.contains("more than 64 reported fields"), "{problems:#?}");
+}
+
+#[test]
+fn a_file_cut_anywhere_is_refused_or_complete_and_never_a_panic() {
+    let directory = directory();
+    let mut accepted = 0;
+    let mut last_refused = 0;
+    for end in 0..EXAMPLE.len() {
+        match load_in(&directory, &EXAMPLE.as_bytes()[..end]) {
+            Ok(_) => accepted += 1,
+            Err(problems) => {
+                assert!(!problems.is_empty());
+                last_refused = end;
+            }
+        }
+    }
+    fs::remove_dir_all(directory).unwrap();
+    // What may be cut without harm is the optional end: reports and the commented times.
+    let optional = EXAMPLE.find("[receive.VEHICLE_STATE]").unwrap();
+    assert!(accepted < EXAMPLE.len() - optional, "{accepted} prefixes accepted");
+    assert!(last_refused > optional);
+}
+
+#[test]
+fn bytes_that_are_no_text_and_files_that_are_not_there_are_refused() {
+    let problems = load(b"role = \"vehicle\"\nvehicle = \"\xff\"\n").unwrap_err();
+    assert_eq!((problems[0].reason.as_str(), problems[0].line), ("not valid UTF-8", Some(2)));
+    let problems = config::load(Path::new("/nowhere/ocpcan.toml")).unwrap_err();
+    assert!(problems[0].to_string().starts_with("/nowhere/ocpcan.toml: "), "{}", problems[0]);
+    let problems = config::load(Path::new("/dev/zero")).unwrap_err();
+    assert!(problems[0].reason.contains("larger than"), "{}", problems[0]);
+    assert!(config::load(Path::new("/")).is_err());
+    assert!(load("").is_err());
+    let deep = format!("x = {}", "[".repeat(10_000));
+    assert!(load(deep).is_err());
+    let dotted = format!("{} = 1", vec!["a"; 5_000].join("."));
+    assert!(load(dotted).is_err());
+}
+
+#[test]
+fn a_damaged_description_names_its_own_file() {
+    let directory = directory();
+    fs::write(directory.join("example.dbc"), &EXAMPLE_DBC[..EXAMPLE_DBC.len() / 2]).unwrap();
+    let problems = load_in(&directory, EXAMPLE).unwrap_err();
+    assert!(!problems.is_empty());
+    fs::write(directory.join("example.dbc"), "this is no DBC").unwrap();
+    let problems = load_in(&directory, EXAMPLE).unwrap_err();
+    assert!(problems[0].file.ends_with("example.dbc"), "{problems:#?}");
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn the_digest_follows_both_files() {
+    let directory = directory();
+    let digest = |text: &str| load_in(&directory, text).unwrap().digest;
+    let first = digest(EXAMPLE);
+    assert_eq!(digest(EXAMPLE), first);
+    let changed = digest(&format!("{EXAMPLE}\n"));
+    assert_ne!(changed, first);
+    fs::write(directory.join("example.dbc"), format!("{EXAMPLE_DBC}\n")).unwrap();
+    assert_ne!(digest(EXAMPLE), first);
+    fs::remove_dir_all(directory).unwrap();
+}
+
+/// Damages the example in many ways: whatever comes out is accepted or refused with a reason, and what is accepted
+/// holds the rules that everything later relies on.
+#[test]
+fn a_damaged_example_never_panics_and_never_passes_with_a_broken_rule() {
+    use proptest::prelude::*;
+    const CASES: u32 = 3_000;
+    let seed = std::env::var("OCPCAN_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        now.as_secs()
+    });
+    println!("OCPCAN_SEED={seed}");
+    let mut bytes = [0u8; 32];
+    bytes[..8].copy_from_slice(&u64::to_le_bytes(seed));
+    let rng = proptest::test_runner::TestRng::from_seed(proptest::test_runner::RngAlgorithm::ChaCha, &bytes);
+    let config = RunnerConfig { cases: CASES, failure_persistence: None, ..RunnerConfig::default() };
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let directory = directory();
+    let lines: Vec<&str> = EXAMPLE.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).collect();
+    let words = [
+        "0",
+        "-1",
+        "1e999",
+        "nan",
+        "inf",
+        "\"\"",
+        "[]",
+        "{}",
+        "true",
+        "\"safe\"",
+        "\"user.x\"",
+        "\u{0}",
+        "]",
+        "\"",
+    ];
+    let edit = (0..lines.len(), 0..lines.len(), 0..words.len(), 0..5u8);
+    let accepted = std::cell::Cell::new(0u32);
+    runner
+        .run(&proptest::collection::vec(edit, 1..4), |edits| {
+            let mut text: Vec<String> = lines.iter().map(|l| (*l).to_owned()).collect();
+            for (a, b, word, how) in edits {
+                let value = words[word];
+                match how {
+                    0 => text[a].clear(),
+                    1 => text.swap(a, b),
+                    2 => {
+                        let key = text[a].split('=').next().unwrap().trim().to_owned();
+                        text[a] = format!("{key} = {value}");
+                    }
+                    3 => text[a] = text[b].clone(),
+                    _ => text[a].push_str(value),
+                }
+            }
+            match load_in(&directory, text.join("\n")) {
+                Ok(config) => {
+                    accepted.set(accepted.get() + 1);
+                    rules_hold(&config);
+                }
+                Err(problems) => prop_assert!(!problems.is_empty()),
+            }
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("OCPCAN_SEED={seed}: {error}"));
+    fs::remove_dir_all(directory).unwrap();
+    println!("{} of {CASES} damaged files were still valid", accepted.get());
+    assert!(accepted.get() > 0, "no damage was harmless: the test proves nothing about accepted files");
+}
+
+/// What every accepted plan must hold.
+fn rules_hold(config: &Config) {
+    let plan = &config.plan;
+    assert!(plan.arm.is_some() && !plan.send.is_empty() && !plan.buses.is_empty());
+    assert_ne!(config.ocp.address.port(), 0);
+    for bound in BOUNDS {
+        let ms = config.settings.of(bound.key).unwrap().as_millis();
+        assert!((u128::from(bound.min_ms)..=u128::from(bound.max_ms)).contains(&ms), "{}", bound.key);
+    }
+    for frame in &plan.send {
+        assert!(plan.receive.iter().all(|r| (r.bus, r.id) != (frame.bus, frame.id)));
+        assert!((5..=50).contains(&frame.period.as_millis()));
+        for signal in &frame.signals {
+            assert!(signal.min.is_finite() && signal.max.is_finite() && signal.safe.is_finite());
+            assert!((signal.min..=signal.max).contains(&signal.safe), "{}", signal.name);
+            assert!(signal.kind != Kind::Throttle || signal.safe == 0.0);
+            let (low, high) = signal.codec.physical_range();
+            assert!(low <= signal.min && signal.max <= high, "{}", signal.name);
+            assert!(signal.slew_up.is_none_or(|s| s > 0.0) && signal.slew_down.is_none_or(|s| s > 0.0));
+        }
+    }
+}
