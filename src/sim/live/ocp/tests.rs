@@ -89,10 +89,11 @@ fn connections_end_in_order_by_reset_and_by_restart() {
         ("rst", io::ErrorKind::ConnectionReset),
         ("restart", io::ErrorKind::UnexpectedEof),
     ] {
+        let before = sim.snapshot().responses;
         let mut client = Client::connect(&sim);
         client.until("a message", |_| true).unwrap();
         // Nothing of ours is under way when the connection ends.
-        wait_for("our answer", || sim.snapshot().responses > 0);
+        wait_for("our answer", || sim.snapshot().responses > before);
         sim.say(line).unwrap();
         let end = loop {
             let mut buffer = [0; 4_096];
@@ -136,7 +137,7 @@ fn the_control_port_answers_line_by_line() {
 #[test]
 fn a_script_runs_and_ends_the_simulator() {
     let live = LiveOptions {
-        script: "axis right_y -1\nwait 60\n".to_owned(),
+        script: "axis right_y -1\nwait 1000\n".to_owned(),
         ends_with_script: true,
         ..LiveOptions::default()
     };
