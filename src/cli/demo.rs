@@ -1,0 +1,200 @@
+//! `ocpcan demo`: OCP simulator, gateway and vehicle in one process, a scripted drive with faults, and a table of how
+//! fast each fault was answered.
+//!
+//! Owns the story: arm, drive, inject a fault with the stick still held, see the safe frames, recover, arm again. Relies
+//! on the real gateway threads and on the simulators. Never pretends: every figure is measured in this run, and the
+//! exit status says whether every fault was answered within its bound.
+
+#![allow(clippy::disallowed_methods, reason = "a command paces its own story")]
+
+mod observer;
+mod screen;
+mod story;
+
+use std::path::PathBuf;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use self::observer::Observer;
+use self::screen::Screen;
+use self::story::{Beat, Story};
+use super::{complain, exit, print};
+use crate::config::{self, Config};
+use crate::io::canbus::{BusAddress, Hub, Port, PortOptions};
+use crate::io::clock;
+use crate::io::runtime::BusLock;
+use crate::safety::input::Status;
+use crate::sim::live::{OcpSim, VehicleSim};
+use crate::sim::ocp::{Options, command};
+use crate::threads::{Gateway, GatewayOptions};
+use crate::time::{Duration, Instant};
+use crate::topology::Event;
+
+/// Shows the whole thing on this machine: no root, no CAN, no files.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How long it runs.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(10..=86_400))]
+    seconds: u64,
+    /// The bus it drives: a built-in one, or a vcan interface.
+    #[arg(long, value_name = "BUS", default_value = "sim:demo")]
+    bus: String,
+    /// Writes every frame of the bus as a candump log.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+}
+
+/// Time between two looks at everything: fine enough to measure, coarse enough to leave the CPU to the gateway.
+const TURN: Duration = Duration::from_millis(5);
+
+/// The gateway has this long to end after it was asked to.
+const END_LIMIT: Duration = Duration::from_secs(3);
+
+const EXAMPLE: &str = include_str!("../../deploy/ocpcan.example.toml");
+const EXAMPLE_DBC: &str = include_str!("../../deploy/example.dbc");
+
+/// Runs the command.
+pub(super) fn run(args: &Args) -> u8 {
+    match Demo::prepare(args).and_then(|demo| demo.run(args)) {
+        Ok(code) => code,
+        Err((code, text)) => {
+            complain(&text);
+            code
+        }
+    }
+}
+
+/// Why the demo cannot run: exit code and text.
+type Refusal = (u8, String);
+
+fn unavailable(error: impl std::fmt::Display) -> Refusal {
+    (exit::UNAVAILABLE, error.to_string())
+}
+
+/// Everything that runs.
+struct Demo {
+    _lock: BusLock,
+    hub: Option<Hub>,
+    vehicle: VehicleSim,
+    ocp: OcpSim,
+    gateway: Gateway,
+    observer: Observer,
+    config: Config,
+}
+
+impl Demo {
+    /// Starts the bus, the vehicle, OCP and the gateway, in this order.
+    fn prepare(args: &Args) -> Result<Self, Refusal> {
+        let address: BusAddress =
+            args.bus.parse().map_err(|error| (exit::USAGE, format!("--bus {}: {error}", args.bus)))?;
+        let lock = BusLock::take(&address).map_err(unavailable)?;
+        let hub = match &address {
+            BusAddress::Sim(name) => Some(Hub::start(name).map_err(|cause| {
+                unavailable(crate::io::canbus::OpenError { bus: address.clone(), cause })
+            })?),
+            BusAddress::Kernel(_) => None,
+        };
+        let port = Port::open(&address, &PortOptions { fd: false, ..PortOptions::default() }).map_err(unavailable)?;
+        let is_virtual = port.facts().is_ok_and(|facts| facts.is_virtual);
+        if !is_virtual {
+            let text = format!("{address} is a physical bus; the demo drives only vcan and built-in buses");
+            return Err((exit::USAGE, text));
+        }
+        let vehicle = VehicleSim::start(&address).map_err(unavailable)?;
+        let local = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let ocp = OcpSim::start(local, Options::default()).map_err(unavailable)?;
+        let config = example(&args.bus, ocp.address())?;
+        let observer = Observer::new(port, &config, args.record.as_deref(), &args.bus)
+            .map_err(|error| (exit::IO, error))?;
+        let options = GatewayOptions { real_time: true, ..GatewayOptions::default() };
+        let gateway = Gateway::start(&config, options).map_err(|error| (exit::SOFTWARE, error.to_string()))?;
+        Ok(Self { _lock: lock, hub, vehicle, ocp, gateway, observer, config })
+    }
+
+    /// Plays the story to its end.
+    fn run(mut self, args: &Args) -> Result<u8, Refusal> {
+        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(unavailable)?;
+        let start = clock::now();
+        let end = start + Duration::from_secs(args.seconds);
+        let mut story = Story::new(&self.config, start, end, self.hub.is_some());
+        let mut screen = Screen::new(start);
+        let mut status: Option<Status> = None;
+        let mut panicked = false;
+        while !story.is_over() && signals.pending().next().is_none() {
+            let mut event = self.gateway.events.wait(TURN);
+            while let Some(one) = event {
+                match one {
+                    Event::Status(newer) => {
+                        story.handle_status(clock::now(), &newer, &self.observer);
+                        screen.note(&newer);
+                        status = Some(newer);
+                    }
+                    Event::Panicked(_) => panicked = true,
+                    _ => {}
+                }
+                event = self.gateway.events.take();
+            }
+            let now = clock::now();
+            self.observer.collect();
+            story.handle_timeout(now, &self.observer);
+            while let Some(beat) = story.poll_beat() {
+                self.play(&beat, now, &mut screen);
+            }
+            screen.show(now, story.headline(), status.as_ref(), &self.ocp.snapshot(), &self.observer);
+        }
+        screen.end();
+        let ended = self.end();
+        let table = story.table();
+        let code = print(&table);
+        if code != exit::OK {
+            return Ok(code);
+        }
+        Ok(u8::from(!story.all_answered() || panicked || !ended))
+    }
+
+    /// Carries out one beat of the story.
+    fn play(&mut self, beat: &Beat, now: Instant, screen: &mut Screen) {
+        match beat {
+            Beat::Operator(text) => match command::parse(text) {
+                Ok(Some(command)) => self.ocp.command(command),
+                Ok(None) => {}
+                // The story's own words are wrong: a defect, told instead of hidden.
+                Err(error) => screen.say(now, &format!("defect: {text}: {error}")),
+            },
+            Beat::Cable(fault) => {
+                if let Some(hub) = &self.hub
+                    && hub.set(*fault).is_err()
+                {
+                    screen.say(now, "defect: the built-in bus does not answer");
+                }
+            }
+            Beat::Say(text) => screen.say(now, text),
+        }
+    }
+
+    /// Ends the gateway as SIGTERM does, then the simulators. Whether it ended in time.
+    fn end(&mut self) -> bool {
+        self.gateway.shared.request_stop();
+        let until = clock::now() + END_LIMIT;
+        while !self.gateway.all_ended() && clock::now() < until {
+            let _ = self.gateway.events.wait(TURN);
+            self.observer.collect();
+        }
+        let ended = self.gateway.all_ended();
+        self.ocp.stop();
+        self.vehicle.stop();
+        ended
+    }
+}
+
+/// The example configuration, driving this bus from this server. Held in memory: the demo needs no files.
+fn example(bus: &str, ocp: std::net::SocketAddr) -> Result<Config, Refusal> {
+    let text = EXAMPLE
+        .replace("interface = \"can0\"", &format!("interface = \"{bus}\""))
+        .replace("address = \"127.0.0.1:4000\"", &format!("address = \"{ocp}\""));
+    config::parse(&text, &[("example.dbc", EXAMPLE_DBC)]).map_err(|problems| {
+        let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        (exit::SOFTWARE, format!("the built-in example is refused: {}", text.join("; ")))
+    })
+}
