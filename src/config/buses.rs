@@ -14,13 +14,22 @@ use crate::signals::dbc::{Database, Message, Signal};
 use crate::signals::plan::{BusPlan, Echo};
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Longest name of a kernel interface (`IFNAMSIZ` without its terminator).
 const INTERFACE_BYTES: usize = 15;
 
 /// Longest name of a built-in bus: it becomes part of a socket's name.
 const SIM_BYTES: usize = 32;
+
+/// Where the files are that a configuration names.
+#[derive(Debug)]
+pub(super) enum Files<'a> {
+    /// In this folder.
+    Folder(&'a Path),
+    /// Built in: name and text.
+    Given(&'a [(&'a str, &'a str)]),
+}
 
 /// The buses with their descriptions.
 #[derive(Debug, Default)]
@@ -32,7 +41,7 @@ pub(super) struct Buses {
 
 impl Buses {
     /// Reads `[bus.*]`; DBC paths are relative to the directory of the configuration.
-    pub(super) fn read(root: &Table<'_>, directory: &Path, digest: &mut Digest) -> Self {
+    pub(super) fn read(root: &Table<'_>, files: &Files<'_>, digest: &mut Digest) -> Self {
         let mut buses = Self::default();
         let what = "a CAN bus with its interface and its DBC file, such as [bus.vehicle]";
         let Some(table) = root.required("bus", what).and_then(|item| item.table(root.findings)) else {
@@ -47,21 +56,21 @@ impl Buses {
         }
         for item in table.named().iter().take(BUSES) {
             if let Some(inner) = item.table(root.findings) {
-                buses.bus(item, &inner, directory, digest);
+                buses.bus(item, &inner, files, digest);
                 inner.finish();
             }
         }
         buses
     }
 
-    fn bus(&mut self, item: &Item, table: &Table<'_>, directory: &Path, digest: &mut Digest) {
+    fn bus(&mut self, item: &Item, table: &Table<'_>, files: &Files<'_>, digest: &mut Digest) {
         let findings = table.findings;
         let interface = table
             .required("interface", "the CAN interface, such as \"can0\" or \"sim:demo\"")
             .and_then(|item| self.interface(item, findings));
         let database = table
             .required("dbc", "the DBC file that describes the bus")
-            .and_then(|item| load(item, findings, directory, digest));
+            .and_then(|item| load(item, findings, files, digest));
         let fd = table.flag("fd").unwrap_or(false);
         let echo = table.choice("echo", &[("required", Echo::Required), ("unproven", Echo::Unproven)]);
         if echo == Some(Echo::Unproven) {
@@ -230,16 +239,30 @@ pub(super) fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-fn load(item: &Item, findings: &Findings, directory: &Path, digest: &mut Digest) -> Option<Database> {
-    let path = directory.join(item.text(findings)?);
-    match read_bounded(&path, DBC_BYTES as u64) {
-        Ok(bytes) => digest.file(&bytes),
-        Err(error) => {
-            findings.at(item, format!("{}: {error}", path.display()));
-            return None;
+fn load(item: &Item, findings: &Findings, files: &Files<'_>, digest: &mut Digest) -> Option<Database> {
+    let name = item.text(findings)?;
+    let (path, text) = match files {
+        Files::Folder(directory) => {
+            let path = directory.join(name);
+            match read_bounded(&path, DBC_BYTES as u64) {
+                Ok(bytes) => digest.file(&bytes),
+                Err(error) => {
+                    findings.at(item, format!("{}: {error}", path.display()));
+                    return None;
+                }
+            }
+            (path, None)
         }
-    }
-    match Database::load(&path) {
+        Files::Given(given) => {
+            let Some((_, text)) = given.iter().find(|(known, _)| *known == name) else {
+                findings.at(item, format!("{name} is not among the built-in files"));
+                return None;
+            };
+            digest.file(text.as_bytes());
+            (PathBuf::from(name), Some(*text))
+        }
+    };
+    match text.map_or_else(|| Database::load(&path), Database::parse) {
         Ok(database) => Some(database),
         Err(error) => {
             findings.push(Problem {

@@ -27,7 +27,7 @@ pub use sources::written;
 use crate::safety::settings::Settings;
 use crate::signals::plan::{OperatorCounter, Plan, Requirement};
 use crate::signals::source::Source;
-use buses::Buses;
+use buses::{Buses, Files};
 use digest::Digest;
 use mapping::Context;
 use problem::Findings;
@@ -118,7 +118,6 @@ pub enum RealTime {
 /// Every problem of the file and its DBC files, in the order of the lines. Nothing of a file with a problem may be
 /// used.
 pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
-    let findings = Findings::new(path);
     let whole_file = |reason: String| Problem {
         file: path.to_path_buf(),
         line: None,
@@ -135,13 +134,27 @@ pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
             return Err(vec![problem]);
         }
     };
+    let files = Files::Folder(path.parent().unwrap_or_else(|| Path::new("")));
+    read(text, path, &files)
+}
+
+/// Reads a configuration that is part of the program, with its DBC files by name (the demo needs no files).
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn parse(text: &str, files: &[(&str, &str)]) -> Result<Config, Vec<Problem>> {
+    read(text, Path::new("built-in configuration"), &Files::Given(files))
+}
+
+fn read(text: &str, path: &Path, files: &Files<'_>) -> Result<Config, Vec<Problem>> {
+    let findings = Findings::new(path);
     let mut digest = Digest::new();
-    digest.file(&bytes);
+    digest.file(text.as_bytes());
     let root = reader::parse(text, path, &findings);
     let config = root.and_then(|root| {
         let table = root.table(&findings)?;
-        let directory = path.parent().unwrap_or_else(|| Path::new(""));
-        resolve(table, directory, digest)
+        resolve(table, files, digest)
     });
     let clean = findings.is_clean();
     let (problems, warnings) = findings.into_parts();
@@ -152,13 +165,13 @@ pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
 }
 
 /// Every table in turn. `None` only after a problem was reported.
-fn resolve(root: Table<'_>, directory: &Path, mut digest: Digest) -> Option<Config> {
+fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Config> {
     let findings = root.findings;
     let role = role(&root)?;
     let vehicle = vehicle(&root);
     let ocp = session::ocp(&root);
     let safety = session::safety(&root);
-    let buses = Buses::read(&root, directory, &mut digest);
+    let buses = Buses::read(&root, files, &mut digest);
     let mut sources = Sources::default();
     let (arm, dead_man, require) = arm(&root, &mut sources);
     let operator_counter = operator(&root, &mut sources);
