@@ -503,7 +503,7 @@ mod tests {
             if encoded.is_err() {
                 prop_assert_eq!(&after, &data);
             }
-            let mut own = vec![0_u8; 64];
+            let mut own = [0_u8; 64];
             if c.fits(data.len()) {
                 for p in c.bit_positions() {
                     own[usize::from(p / 8)] |= 1 << (p % 8);
