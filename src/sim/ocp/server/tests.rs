@@ -192,7 +192,7 @@ fn a_mute_client_raises_high_latency_and_gets_default_values() {
 }
 
 #[test]
-fn row_30_a_lost_operator_is_repeated_until_the_fault() {
+fn a_lost_operator_is_repeated_until_the_fault() {
     let mut world = world();
     world.say("axis left_x 0.5");
     world.run(2_000);
@@ -280,7 +280,7 @@ fn the_loop_that_never_closes_is_a_fault_of_its_own() {
 }
 
 #[test]
-fn row_20_a_restart_closes_resets_the_clock_and_changes_the_key() {
+fn a_restart_closes_resets_the_clock_and_changes_the_key() {
     let mut world = world();
     world.run(2_000);
     let before = world.last().ack_ms;
@@ -300,7 +300,7 @@ fn row_20_a_restart_closes_resets_the_clock_and_changes_the_key() {
 }
 
 #[test]
-fn row_19_ack_time_can_freeze_and_jump_back() {
+fn ack_time_can_freeze_and_jump_back() {
     let mut world = world();
     world.run(500);
     world.say("ack freeze");
@@ -314,7 +314,7 @@ fn row_19_ack_time_can_freeze_and_jump_back() {
 }
 
 #[test]
-fn row_22_ack_times_beyond_a_float_come_back_exactly() {
+fn ack_times_beyond_a_float_come_back_exactly() {
     let offset = (1 << 53) + 1;
     let mut world = World::new(Options { ack_offset_ms: offset, ..Options::default() });
     world.run(1_000);
@@ -412,7 +412,7 @@ fn lost_framing_is_lost() {
 }
 
 #[test]
-fn row_26_a_fault_in_one_message_and_row_28_a_reason_without_one() {
+fn a_fault_in_one_message_and_a_reason_without_one() {
     let mut world = world();
     world.run(100);
     world.say("inject fault");
@@ -449,7 +449,7 @@ fn frames_are_dripped_split_joined_and_cut() {
 }
 
 #[test]
-fn row_21_recorded_messages_are_replayed_instead_of_new_ones() {
+fn recorded_messages_are_replayed_instead_of_new_ones() {
     let mut world = world();
     world.run(3_000);
     world.say("inject replay");
