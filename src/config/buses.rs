@@ -138,6 +138,13 @@ impl Buses {
         found
     }
 
+    /// The name in the DBC that a table's own name looks most like.
+    pub(super) fn meant(&self, table: &Table<'_>, bus: usize) -> Option<&str> {
+        let messages = &self.databases.get(bus)?.as_ref()?.messages;
+        let name = nearest(&table.of.key, messages.iter().map(|m| m.name.as_str()))?;
+        messages.iter().find(|m| m.name == name).map(|m| m.name.as_str())
+    }
+
     /// The message that a table describes: its `message` key, else its own name.
     pub(super) fn message(&self, table: &Table<'_>, bus: usize) -> Option<&Message> {
         let item = table.item("message");

@@ -194,10 +194,8 @@ fn choices(
         let value = inner.required("value", "the value it chooses");
         let value = value.and_then(|item| shape::value(item, &inner, about));
         inner.finish();
-        if let Some(switch) = switch {
-            if chosen.iter().flatten().any(|(other, _)| *other == switch) {
-                table.findings.at(item, "this switch already chooses another value");
-            }
+        if switch.is_some_and(|switch| chosen.iter().flatten().any(|(other, _)| *other == switch)) {
+            table.findings.at(item, "this switch already chooses another value");
         }
         chosen.push(switch.zip(value));
     }
@@ -208,8 +206,7 @@ fn choices(
 fn check_toggle(table: &Table<'_>, item: &Item, kind: Kind, origin: &Origin) {
     if !matches!(origin.transform.shape, Shape::Switch { .. }) {
         table.findings.at(item, "only a switch can toggle: a button, or a boolean of the user data");
-    }
-    if kind == Kind::Throttle {
+    } else if kind == Kind::Throttle {
         table.findings.at(item, "a throttle cannot stay on after its switch is released");
     }
 }
@@ -226,8 +223,9 @@ fn stop(
     let findings = table.findings;
     let profile = if let Value::Table(_) = item.value {
         let inner = item.table(findings)?;
-        let per_s =
-            inner.required("ramp_per_s", "the rate towards the safe value").and(inner.positive("ramp_per_s"));
+        let per_s = inner
+            .required("ramp_per_s", "the rate towards the safe value")
+            .and_then(|_| inner.positive("ramp_per_s"));
         inner.finish();
         StopProfile::Ramp { per_s: per_s? }
     } else {

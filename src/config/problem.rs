@@ -39,6 +39,9 @@ impl fmt::Display for Problem {
     }
 }
 
+/// How the reason begins where a key is not there.
+pub(super) const MISSING: &str = "is missing";
+
 /// Everything found so far in one file.
 #[derive(Debug)]
 pub(super) struct Findings {
@@ -80,6 +83,11 @@ impl Findings {
     /// Adds a problem that may lie in another file.
     pub(super) fn push(&self, problem: Problem) {
         self.problems.borrow_mut().push(problem);
+    }
+
+    /// Takes back that a key is missing: it is there under a wrong spelling, which is reported.
+    pub(super) fn withdraw_missing(&self, key: &str) {
+        self.problems.borrow_mut().retain(|p| !(p.key == key && p.reason.starts_with(MISSING)));
     }
 
     /// Adds a remark that does not stop the gateway from starting.

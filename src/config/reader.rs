@@ -3,7 +3,7 @@
 //! Owns types of values, unknown keys and their places. Relies on `problem` and the `toml` crate for the syntax. Never
 //! knows what a key means.
 
-use super::problem::{Findings, Place, Problem, nearest};
+use super::problem::{Findings, MISSING, Place, Problem, nearest};
 use std::cell::RefCell;
 use std::path::Path;
 use toml::Spanned;
@@ -298,7 +298,7 @@ impl<'a> Table<'a> {
             file: self.findings.file().to_path_buf(),
             line: self.line(),
             key: key.split('.').fold(self.of.path.clone(), |path, part| join(&path, part)),
-            reason: format!("is missing: {what}"),
+            reason: format!("{MISSING}: {what}"),
             nearest: None,
         });
     }
@@ -346,7 +346,7 @@ impl<'a> Table<'a> {
     }
 
     /// See [`Item::table`].
-    pub(super) fn table(&self, key: &'static str) -> Option<Table<'a>> {
+    pub(super) fn table(&self, key: &'static str) -> Option<Self> {
         self.item(key)?.table(self.findings)
     }
 
@@ -355,7 +355,11 @@ impl<'a> Table<'a> {
         let asked = self.asked.borrow();
         for entry in self.entries.iter().filter(|e| !asked.contains(&e.key.as_str())) {
             let free = asked.iter().copied().filter(|a| !self.entries.iter().any(|e| e.key == *a));
-            self.findings.at_like(entry, "unknown key", nearest(&entry.key, free));
+            let meant = nearest(&entry.key, free);
+            if let Some(meant) = &meant {
+                self.findings.withdraw_missing(&join(&self.of.path, meant));
+            }
+            self.findings.at_like(entry, "unknown key", meant);
         }
     }
 }

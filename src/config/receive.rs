@@ -70,6 +70,8 @@ impl<'a> Receives<'a> {
         let fd_item = table.item("fd");
         let fd = table.flag("fd");
         let (Some(bus), Some(message)) = (bus, message) else {
+            // References to the message that was probably meant are no second problem.
+            self.declared.extend(bus.and_then(|bus| buses.meant(table, bus)));
             // Without the message nothing more can be said about these.
             for key in ["message", "counter", "checksum"] {
                 table.item(key);

@@ -125,7 +125,8 @@ fn default_period(message: Option<&Message>) -> u32 {
 fn mode(table: &Table<'_>, period_ms: u32) -> SendMode {
     let on_command = table.choice("mode", &[("cyclic", false), ("on_command", true)]).unwrap_or(false);
     let gap_item = table.item("min_gap_ms");
-    let gap = table.integer("min_gap_ms", 1, period_ms, " ms").unwrap_or(DEFAULT_GAP_MS.min(period_ms));
+    let gap =
+        table.integer("min_gap_ms", 1, period_ms, " ms").unwrap_or_else(|| DEFAULT_GAP_MS.min(period_ms));
     match (on_command, gap_item) {
         (true, _) => SendMode::OnCommand { min_gap: Duration::from_millis(u64::from(gap)) },
         (false, Some(item)) => {
