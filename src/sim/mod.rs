@@ -3,3 +3,5 @@
 pub mod live;
 pub mod ocp;
 pub mod vehicle;
+
+pub mod world;
