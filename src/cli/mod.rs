@@ -9,6 +9,7 @@ pub mod monitor;
 mod run;
 mod safe_stop;
 pub mod sim_ocp;
+pub mod sim_vehicle;
 mod topology;
 
 use clap::error::ErrorKind;
@@ -69,6 +70,7 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum Sim {
     Ocp(sim_ocp::Args),
+    Vehicle(sim_vehicle::Args),
 }
 
 /// Runs the command line of this process and returns its exit code.
@@ -86,6 +88,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
             Command::Check(args) => check::run(&args),
             Command::Monitor(args) => monitor::run(args),
             Command::Sim(Sim::Ocp(args)) => sim_ocp::run(&args),
+            Command::Sim(Sim::Vehicle(args)) => sim_vehicle::run(&args),
             Command::SafeStop(args) => safe_stop::run(&args),
             Command::Topology(args) => topology::run(&args),
             Command::Completions(args) => completions::run(args),

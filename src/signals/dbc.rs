@@ -222,7 +222,7 @@ impl Database {
         let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
         let file = catch_unwind(|| Dbc::try_from(text))
             .map_err(|_| DbcError::Parser)?
-            .map_err(|error| DbcError::Syntax(error.to_string()))?;
+            .map_err(|error| DbcError::Syntax(one_line(&error.to_string())))?;
         Ok(Self::from_file(&File::new(&file, text)))
     }
 
@@ -576,6 +576,17 @@ impl<'a> File<'a> {
     }
 }
 
+/// The parser's picture of an error (an arrow with line and column, the line, and what was expected) in one line.
+fn one_line(picture: &str) -> String {
+    let place = picture.lines().find_map(|l| l.trim_start().strip_prefix("--> "));
+    let wanted = picture.lines().find_map(|l| l.trim_start().strip_prefix("= "));
+    match (place.and_then(|p| p.trim().split_once(':')), wanted) {
+        (Some((line, column)), Some("expected file")) => format!("line {line}, column {column}"),
+        (Some((line, column)), Some(wanted)) => format!("line {line}, column {column}: {wanted}"),
+        _ => picture.lines().map(str::trim).collect::<Vec<_>>().join(" "),
+    }
+}
+
 fn is_multiplexor(signal: &can_dbc::Signal) -> bool {
     matches!(
         signal.multiplexer_indicator,
@@ -798,7 +809,9 @@ mod tests {
                 assert!(db.messages.is_empty(), "{text:?}");
             }
         }
-        assert!(matches!(Database::parse("hello"), Err(DbcError::Syntax(_))));
+        assert_eq!(Database::parse("hello").unwrap_err().to_string(), "not a DBC file: line 1, column 1");
+        let error = Database::parse("VERSION \"\"\n\nBU_: A\n\nBO_ 1 A: eight A\n").unwrap_err().to_string();
+        assert!(error.contains("line 5") && !error.contains('\n'), "{error}");
         assert!(matches!(Database::load(Path::new("/nonexistent.dbc")), Err(DbcError::Unreadable(_))));
     }
 

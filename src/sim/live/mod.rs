@@ -7,3 +7,6 @@
 )]
 
 pub mod ocp;
+pub mod vehicle;
+
+pub use vehicle::VehicleSim;
