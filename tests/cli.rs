@@ -59,7 +59,7 @@ fn help_is_one_screen_and_goes_to_stdout() {
     assert_eq!(output.status.code(), Some(0));
     assert!(err(&output).is_empty());
     assert!(out(&output).lines().count() <= 24, "{}", out(&output));
-    for command in ["check", "completions", "man", "monitor"] {
+    for command in ["run", "check", "monitor", "sim", "safe-stop", "topology", "completions", "man"] {
         assert!(out(&output).contains(&format!("  {command} ")), "{command} is not in the help");
         let help = ocpcan(&[command, "--help"]);
         assert_eq!(help.status.code(), Some(0));
@@ -96,8 +96,8 @@ fn check_prints_the_mapping_down_to_bits() {
         "send DRIVE_CMD 0x101 on vehicle, 8 bytes, every 20 ms",
         "STEER_ANGLE_CMD (steering)",
         "axes.left_x -1 | 0 | 1 -> -450 | 0 | 450, dead zone 0.05, expo 0.3",
-        "axes.right_trigger -1 .. 1 -> 0 .. 60",
-        "limits   0 .. 60, up 40/s, down any",
+        "axes.right_trigger -1 .. 1 -> 0 .. 100",
+        "limits   0 .. 100, up 40/s, down any",
         "safe     30, by 60/s while stopping",
         "CRC-8 SAE J1850",
         "modulo 16",

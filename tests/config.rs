@@ -269,7 +269,7 @@ fn row_99_mistakes_in_the_example_are_named_with_key_reason_and_what_was_meant()
         bad("kind = \"throttle\"", "kind = \"throttle\"\ninvert = true", "send.DRIVE_CMD.signals.THROTTLE_CMD", "would never be neutral", ""),
         bad("kind = \"throttle\"", "kind = \"throttle\"\nrange = [-2, 1]", "send.DRIVE_CMD.signals.THROTTLE_CMD.range", "would never be neutral", ""),
         bad("kind = \"throttle\"", "kind = \"throttle\"\ntoggle = true", "send.DRIVE_CMD.signals.THROTTLE_CMD.toggle", "only a switch can toggle", ""),
-        bad("output = [0, 60]", "output = [5, 60]", "send.DRIVE_CMD.signals.THROTTLE_CMD", "must be 0 while its control rests", ""),
+        bad("output = [0, 100]", "output = [5, 60]", "send.DRIVE_CMD.signals.THROTTLE_CMD", "must be 0 while its control rests", ""),
         bad("stop = { ramp_per_s = 60 }", "stop = { ramp_per_s = 0 }", "send.DRIVE_CMD.signals.BRAKE_CMD.stop.ramp_per_s", "must be above 0", ""),
         bad("stop = { ramp_per_s = 60 }", "stop = { ramp_pers = 60 }", "send.DRIVE_CMD.signals.BRAKE_CMD.stop.ramp_pers", "unknown key", "ramp_per_s"),
         bad("signals.HORN]", "signals.HORNN]", "send.BODY_CMD.signals.HORNN", "has no signal", "HORN"),
@@ -409,6 +409,79 @@ fn row_102_a_throttle_is_safe_at_zero_only_and_every_signal_has_a_value() {
 }
 
 #[test]
+fn names_that_the_user_chooses_are_fit_to_be_printed_and_sent() {
+    for name in ["\"\"", "\"a\\nb\"", &format!("\"{}\"", "n".repeat(65))] {
+        for (from, table) in [
+            ("speed_kph = ", "report.user_data"),
+            ("[bus.vehicle]", "bus"),
+            ("[send.BODY_CMD]", "send"),
+            ("[receive.VEHICLE_POS]", "receive"),
+        ] {
+            let to = if from.starts_with('[') {
+                let kind = if table == "bus" {
+                    "vehicle"
+                } else {
+                    from.trim_end_matches(']').rsplit('.').next().unwrap()
+                };
+                // The table keeps its content under the new name.
+                let message = if table == "bus" { String::new() } else { format!("\nmessage = \"{kind}\"") };
+                format!("[{table}.{name}]{message}")
+            } else {
+                format!("{name} = ")
+            };
+            let problems = load(EXAMPLE.replacen(from, &to, 1)).unwrap_err();
+            let found = problems.iter().find(|p| p.reason.contains("no control characters")).unwrap();
+            assert!(found.key.starts_with(table), "{found}");
+            assert_eq!(found.to_string().lines().count(), 1);
+        }
+    }
+}
+
+#[test]
+fn controls_are_understood_by_what_they_rest_at() {
+    let shape = |lines: &str| {
+        let text = BASE.replacen("source = \"axes.right_trigger\"", lines, 1);
+        good(&text).plan.send[0].signals[2].transform
+    };
+    // A stick as a throttle: forward only, and nothing at rest.
+    let stick = shape("source = \"axes.left_y\"");
+    assert_eq!(stick.shape, Shape::Centred { low: -1.0, centre: 0.0, high: 1.0 });
+    assert_eq!((stick.out_low, stick.out_centre, stick.out_high), (0.0, 0.0, 200.0));
+    assert_eq!(
+        shape("source = \"axes.left_y\"\nrange = [0, 1]").shape,
+        Shape::OneSided { low: 0.0, high: 1.0 }
+    );
+    // Pulled towards the driver: rest is the high end.
+    let pulled = shape("source = \"axes.left_y\"\nrange = [-1, 0]\ninvert = true");
+    assert_eq!((pulled.shape, pulled.invert), (Shape::OneSided { low: -1.0, high: 0.0 }, true));
+    // A pedal in the user data, as a value, as a lever and as a lever that reads both ways.
+    assert_eq!(shape("source = \"user.pedal\"").shape, Shape::Direct);
+    assert_eq!(
+        shape("source = \"user.pedal\"\nrange = [0, 255]").shape,
+        Shape::OneSided { low: 0.0, high: 255.0 }
+    );
+    let both = shape("source = \"user.pedal\"\nrange = [-1, 1]");
+    assert_eq!((both.shape, both.out_centre), (Shape::Centred { low: -1.0, centre: 0.0, high: 1.0 }, 0.0));
+    let lever = shape("source = \"user.pedal\"\nrange = [-1, 1]\nshape = \"one_sided\"");
+    assert_eq!(lever.shape, Shape::OneSided { low: -1.0, high: 1.0 });
+    let switch = shape("source = \"buttons.b\"\noutput = [0, 20]");
+    assert_eq!(switch.shape, Shape::Switch { off: 0.0, on: 20.0 });
+
+    let signal = |lines: &str| {
+        let text = BASE.replacen("kind = \"steering\"\nsource = \"axes.left_x\"", lines, 1);
+        good(&text).plan.send[0].signals[0].clone()
+    };
+    // The output is a limit of what is ever sent, and the safe value belongs to it.
+    let wide = signal("kind = \"steering\"\nsource = \"axes.left_x\"\noutput = [-50, 20]\nsafe = 30");
+    assert_eq!((wide.min, wide.max), (-50.0, 30.0));
+    let constant = signal("value = -7");
+    assert_eq!((constant.source, constant.kind), (Source::Constant(-7.0), Kind::Other));
+    assert_eq!((constant.min, constant.max, constant.safe), (-7.0, 0.0, 0.0));
+    let chosen = signal("kind = \"other\"\nselect = [{ switch = \"buttons.x\", value = 12.5 }]\nsafe = 1");
+    assert_eq!((chosen.source, chosen.min, chosen.max), (Source::Constant(1.0), 1.0, 12.5));
+}
+
+#[test]
 fn the_example_names_every_time() {
     for bound in BOUNDS {
         let line = format!("# {} = {}", bound.key, bound.default_ms);
@@ -519,7 +592,7 @@ fn the_example_loads_and_means_what_it_says() {
     let [steer, throttle, brake] = drive.signals.as_slice() else { panic!("{:?}", drive.signals) };
     assert_eq!((steer.min, steer.max, steer.safe, steer.stop), (-450.0, 450.0, 0.0, StopProfile::Hold));
     assert_eq!(steer.transform.shape, Shape::Centred { low: -1.0, centre: 0.0, high: 1.0 });
-    assert_eq!((throttle.kind, throttle.min, throttle.max, throttle.safe), (Kind::Throttle, 0.0, 60.0, 0.0));
+    assert_eq!((throttle.kind, throttle.min, throttle.max, throttle.safe), (Kind::Throttle, 0.0, 100.0, 0.0));
     // A trigger at rest reads -1, which is nothing pressed, not half throttle.
     assert_eq!(throttle.transform.shape, Shape::OneSided { low: -1.0, high: 1.0 });
     assert_eq!(throttle.transform.out_low, 0.0);

@@ -17,7 +17,7 @@ use crate::topology;
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 
-/// Check a configuration: all problems at once, or what it resolves to
+/// Checks a configuration: all problems at once, or what it resolves to
 ///
 /// Problems go to stderr and end in exit code 78. A valid configuration is printed as the gateway understands it: every
 /// signal with its bits, limits and safe value, the memory of each channel, and how long each fault may take to end in a

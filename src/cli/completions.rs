@@ -3,7 +3,7 @@
 use super::{Cli, print};
 use clap::CommandFactory as _;
 
-/// Print a completion script for a shell
+/// Prints a completion script for a shell
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The shell that will read the script

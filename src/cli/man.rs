@@ -4,7 +4,7 @@ use super::{Cli, complain, exit, print};
 use clap::CommandFactory as _;
 use std::path::PathBuf;
 
-/// Print the manual page, or write the pages of all commands
+/// Prints the manual page, or writes the pages of all commands
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Write one page per command into this directory

@@ -57,7 +57,7 @@ enum Command {
     Run(run::Args),
     Check(check::Args),
     Monitor(monitor::Args),
-    /// Play the other end: the operator's side, so that a gateway can be tried without it
+    /// Plays the other end of a line: the operator's side, or the vehicle
     #[command(subcommand)]
     Sim(Sim),
     SafeStop(safe_stop::Args),

@@ -55,6 +55,7 @@ impl Buses {
             table.findings.at(excess, reason);
         }
         for item in table.named().iter().take(BUSES) {
+            item.is_named(root.findings);
             if let Some(inner) = item.table(root.findings) {
                 buses.bus(item, &inner, files, digest);
                 inner.finish();

@@ -12,6 +12,9 @@ use toml::de::{DeTable, DeValue};
 /// Longest text that any key takes; names on a CAN bus, in a DBC or in JSON are far shorter.
 const TEXT_BYTES: usize = 256;
 
+/// Longest name that the user chooses as a key; a DBC's own names have 32 characters, their long form seldom more.
+const NAME_BYTES: usize = 64;
+
 /// A value in the file.
 #[derive(Debug)]
 pub(super) enum Value {
@@ -117,6 +120,15 @@ fn join(path: &str, key: &str) -> String {
 }
 
 impl Item {
+    /// Whether the key, which the user chose, is fit to be printed and sent. Reports where it is not.
+    pub(super) fn is_named(&self, findings: &Findings) -> bool {
+        let fits = (1..=NAME_BYTES).contains(&self.key.len()) && !self.key.chars().any(char::is_control);
+        if !fits {
+            findings.at(self, format!("a name has 1 to {NAME_BYTES} bytes and no control characters"));
+        }
+        fits
+    }
+
     fn type_name(&self) -> &'static str {
         match self.value {
             Value::Text(_) => "a text",

@@ -52,6 +52,7 @@ impl<'a> Receives<'a> {
         }
         for item in table.named().iter().take(FEEDBACK_MESSAGES) {
             receives.declared.push(&item.key);
+            item.is_named(root.findings);
             if let Some(inner) = item.table(root.findings) {
                 receives.message(item, &inner, buses);
                 inner.finish();
@@ -191,8 +192,7 @@ impl<'a> Receives<'a> {
             findings.at(item, "this key is the gateway's own report; take another name");
             return None;
         }
-        if item.key.is_empty() || item.key.chars().any(char::is_control) {
-            findings.at(item, "must be a name without control characters");
+        if !item.is_named(findings) {
             return None;
         }
         let (signal, stale) = if let Value::Text(_) = item.value {

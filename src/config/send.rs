@@ -39,6 +39,7 @@ pub(super) fn read<'a>(root: &Table<'a>, buses: &'a Buses, context: &mut Context
         root.findings.at(excess, format!("more than {OUT_MESSAGES} frames to send"));
     }
     for item in table.named().iter().take(OUT_MESSAGES) {
+        item.is_named(root.findings);
         let Some(inner) = item.table(root.findings) else { continue };
         if let Some(plan) = frame(&inner, buses, context) {
             if let Some(other) = frames.iter().find(|f| f.bus == plan.bus && f.id == plan.id) {
