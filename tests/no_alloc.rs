@@ -154,7 +154,7 @@ fn message(n: u64, nested: bool) -> Vec<u8> {
     pad.axes[0] = f64::from(u32::try_from(n % 200).unwrap()) / 100.0 - 1.0;
     pad.axes[5] = -0.25;
     let mut user = serde_json::json!({
-        "counter": n, "headlights": n % 2 == 0, "horn": false, "steering_mode": "crab",
+        "counter": n, "headlights": n.is_multiple_of(2), "horn": false, "steering_mode": "crab",
     });
     if nested {
         user["dash"] =
@@ -323,7 +323,7 @@ impl World {
         self.turn += 1;
         self.now += Duration::from_millis(5);
         let now = self.now;
-        if self.turn % 2 == 0 {
+        if self.turn.is_multiple_of(2) {
             let live = &mut self.command.liveness;
             live.received_at = now;
             live.ack_changed_at = now;
@@ -334,7 +334,7 @@ impl World {
                 Some(ocpcan::signals::source::Pad { axes: pad.axes, buttons: pad.buttons });
             self.node.handle_command(self.command);
         }
-        if self.turn % 4 == 0 {
+        if self.turn.is_multiple_of(4) {
             for frame in &self.feedback[usize::try_from(self.turn / 4 % 16).unwrap()] {
                 self.node.handle_feedback(now, 0, frame);
             }
