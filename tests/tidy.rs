@@ -319,8 +319,10 @@ fn the_command_path_does_not_panic() {
             continue;
         }
         for (at, line) in before_tests(&read(&path)) {
+            // An assertion in a constant is the compiler's.
+            let checked = !line.starts_with("const _");
             for word in words {
-                if code(line).contains(word) {
+                if checked && code(line).contains(word) {
                     findings.push(format!("{path}:{at}: {word}"));
                 }
             }

@@ -80,7 +80,7 @@ fn all_tasks() -> usize {
 }
 
 #[test]
-fn row_87_the_threads_are_those_of_the_table_and_none_is_started_later() {
+fn the_threads_are_those_of_the_table_and_none_is_started_later() {
     let mut rig = Rig::start("sim:topology", false, &[], |_| {});
     let expected: BTreeMap<String, usize> =
         [("can-vehicle", 1), ("ocp", 1), ("watchdog", 1)].map(|(name, n)| (name.to_owned(), n)).into();
