@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::fault_point;
 use crate::can::Id;
 use crate::io::canbus::{Accept, BusAddress, OpenError, Port, PortOptions, RecvError};
 use crate::io::clock;
@@ -96,6 +97,7 @@ impl Ends {
     /// Reads until the interface is gone.
     fn read(&self, port: &Port) {
         while !self.shared.ended() {
+            fault_point::pass("can");
             let received = port.recv(Some(READ_TURN));
             let now = clock::now();
             self.shared.beat_can(self.bus, now);

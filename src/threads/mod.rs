@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "this is where threads are started and clocks are read")]
 
 mod can;
+mod fault_point;
 mod ocp;
 mod watchdog;
 

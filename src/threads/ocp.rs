@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::fault_point;
 use crate::io::clock;
 use crate::io::tcp::{Connector, LinkError, Progress, Read, TcpLink};
 use crate::nodes::ocp::{OcpEvent, OcpNode};
@@ -70,6 +71,7 @@ impl Ends {
             if self.shared.ended() {
                 break LinkError::Closed;
             }
+            fault_point::pass("ocp");
             let read = link.read(self.node.spare());
             let now = clock::now();
             self.shared.beat_ocp(now);

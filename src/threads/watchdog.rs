@@ -6,6 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
+use super::fault_point;
 use crate::io::canbus::{Port, RecvError, SendError};
 use crate::io::clock;
 use crate::io::notify::Heartbeat;
@@ -104,6 +105,7 @@ pub(super) fn run(ends: Ends) {
 impl Watchdog {
     /// One turn: wait, collect, decide, write, tell. True where it was the last.
     fn turn(&mut self) -> bool {
+        fault_point::pass("watchdog");
         self.wait();
         self.adopt_sockets();
         self.collect();
