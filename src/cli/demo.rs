@@ -25,7 +25,8 @@ use crate::io::canbus::{BusAddress, Hub, Port, PortOptions};
 use crate::io::clock;
 use crate::io::runtime::BusLock;
 use crate::safety::input::Status;
-use crate::sim::live::{OcpSim, VehicleSim};
+use crate::sim::live::ocp::{LiveOptions, OcpSimHandle};
+use crate::sim::live::vehicle::VehicleSim;
 use crate::sim::ocp::{Options, command};
 use crate::threads::{Gateway, GatewayOptions};
 use crate::time::{Duration, Instant};
@@ -77,7 +78,7 @@ struct Demo {
     _lock: BusLock,
     hub: Option<Hub>,
     vehicle: VehicleSim,
-    ocp: OcpSim,
+    ocp: OcpSimHandle,
     gateway: Gateway,
     observer: Observer,
     config: Config,
@@ -95,20 +96,21 @@ impl Demo {
             })?),
             BusAddress::Kernel(_) => None,
         };
-        let port = Port::open(&address, &PortOptions { fd: false, ..PortOptions::default() }).map_err(unavailable)?;
+        let port = Port::open(&address, &PortOptions { fd: false, ..PortOptions::default() })
+            .map_err(unavailable)?;
         let is_virtual = port.facts().is_ok_and(|facts| facts.is_virtual);
         if !is_virtual {
             let text = format!("{address} is a physical bus; the demo drives only vcan and built-in buses");
             return Err((exit::USAGE, text));
         }
         let vehicle = VehicleSim::start(&address).map_err(unavailable)?;
-        let local = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let ocp = OcpSim::start(local, Options::default()).map_err(unavailable)?;
+        let ocp = OcpSimHandle::start(&LiveOptions::default(), Options::default()).map_err(unavailable)?;
         let config = example(&args.bus, ocp.address())?;
         let observer = Observer::new(port, &config, args.record.as_deref(), &args.bus)
             .map_err(|error| (exit::IO, error))?;
         let options = GatewayOptions { real_time: true, ..GatewayOptions::default() };
-        let gateway = Gateway::start(&config, options).map_err(|error| (exit::SOFTWARE, error.to_string()))?;
+        let gateway =
+            Gateway::start(&config, options).map_err(|error| (exit::SOFTWARE, error.to_string()))?;
         Ok(Self { _lock: lock, hub, vehicle, ocp, gateway, observer, config })
     }
 
@@ -174,7 +176,7 @@ impl Demo {
     }
 
     /// Ends the gateway as SIGTERM does, then the simulators. Whether it ended in time.
-    fn end(&mut self) -> bool {
+    fn end(mut self) -> bool {
         self.gateway.shared.request_stop();
         let until = clock::now() + END_LIMIT;
         while !self.gateway.all_ended() && clock::now() < until {
@@ -182,9 +184,10 @@ impl Demo {
             self.observer.collect();
         }
         let ended = self.gateway.all_ended();
-        self.ocp.stop();
+        // The simulators end after the gateway, so that its last frames have someone to obey them.
+        let stopped = self.ocp.stop().is_ok();
         self.vehicle.stop();
-        ended
+        ended && stopped
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod check;
 mod completions;
+mod demo;
 mod man;
 pub mod monitor;
 mod run;
@@ -56,6 +57,7 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Check(check::Args),
+    Demo(demo::Args),
     Monitor(monitor::Args),
     /// Plays the other end of a line: the operator's side, or the vehicle
     #[command(subcommand)]
@@ -86,6 +88,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(cli) => match cli.command {
             Command::Run(args) => run::run(&args),
             Command::Check(args) => check::run(&args),
+            Command::Demo(args) => demo::run(&args),
             Command::Monitor(args) => monitor::run(args),
             Command::Sim(Sim::Ocp(args)) => sim_ocp::run(&args),
             Command::Sim(Sim::Vehicle(args)) => sim_vehicle::run(&args),

@@ -83,7 +83,8 @@ impl Observer {
     }
 
     fn look(&mut self, at: Instant, frame: &crate::can::Frame) {
-        let Some(send) = self.plan.send.iter().find(|send| send.id == frame.id() && send.enable.is_some()) else {
+        let Some(send) = self.plan.send.iter().find(|send| send.id == frame.id() && send.enable.is_some())
+        else {
             if let Some(speed) = &self.plan.speed
                 && let Some(receive) = self.plan.receive.get(speed.signal.receive)
                 && receive.id == frame.id()

@@ -120,6 +120,8 @@ struct Row {
     bound: Duration,
     stayed_safe: bool,
     expected: bool,
+    /// Whether the story made this fault; what the machine did by itself is shown and not judged.
+    injected: bool,
 }
 
 impl Row {
@@ -142,6 +144,9 @@ enum Step {
     /// The end.
     Over,
 }
+
+/// Faults that a busy computer makes by itself.
+const HICCUPS: [Fault; 3] = [Fault::OwnGap, Fault::OcpStalled, Fault::CanStalled];
 
 /// A drive of this length shows the lap before the next fault.
 const DRIVE: Duration = Duration::from_millis(3_500);
@@ -252,6 +257,7 @@ impl Story {
                     bound: told.map_or(Duration::ZERO, |fault| fault.bound(&self.settings)),
                     stayed_safe: true,
                     expected: false,
+                    injected: false,
                 });
                 self.recover(now);
             }
@@ -274,6 +280,8 @@ impl Story {
             row.told = Some(trip.fault);
             row.bound = trip.fault.bound(&self.settings);
             row.expected = expected.contains(&trip.fault);
+            // This computer was too slow just then: the trip is right, but it is not the one that was injected.
+            row.injected = row.expected || !HICCUPS.contains(&trip.fault);
             if proof == Proof::Decision {
                 row.reaction = Some(trip.at.since(trip.evidence_at));
             }
@@ -316,7 +324,9 @@ impl Story {
                 if (answered && waited >= HELD) || waited >= ANSWER_LIMIT {
                     let restore = (self.current().restore)();
                     self.beats.extend(restore);
-                    self.next_scene();
+                    if self.rows.last().is_none_or(|row| row.injected) {
+                        self.next_scene();
+                    }
                     self.recover(now);
                 }
             }
@@ -384,6 +394,7 @@ impl Story {
             bound,
             stayed_safe: true,
             expected: false,
+            injected: true,
         });
         self.say(format!("fault injected: {}", scene.title));
         self.beats.extend((scene.inject)());
@@ -392,7 +403,8 @@ impl Story {
 
     /// Whether every injected fault was answered as it must be, and there was at least one.
     pub(super) fn all_answered(&self) -> bool {
-        self.gave_up.is_none() && !self.rows.is_empty() && self.rows.iter().all(Row::is_good)
+        let mut injected = self.rows.iter().filter(|row| row.injected).peekable();
+        self.gave_up.is_none() && injected.peek().is_some() && injected.all(Row::is_good)
     }
 
     /// The closing table.
@@ -405,7 +417,11 @@ impl Story {
         };
         for row in &self.rows {
             let told = row.told.map_or("-", Fault::name);
-            let verdict = if row.is_good() { "ok" } else { "MISSED" };
+            let verdict = match (row.injected, row.is_good()) {
+                (true, true) => "ok",
+                (true, false) => "MISSED",
+                (false, _) => "not judged: this computer was too slow",
+            };
             let _ = writeln!(
                 out,
                 "{:<22} {:<20} {:<10} {:<9} {:<16} {:<12} {verdict}",
@@ -425,8 +441,9 @@ impl Story {
         if let Some(why) = self.gave_up {
             let _ = writeln!(out, "given up: {why}");
         }
-        let good = self.rows.iter().filter(|row| row.is_good()).count();
-        let _ = writeln!(out, "{good} of {} faults answered within their bounds", self.rows.len());
+        let injected = self.rows.iter().filter(|row| row.injected).count();
+        let good = self.rows.iter().filter(|row| row.injected && row.is_good()).count();
+        let _ = writeln!(out, "{good} of {injected} injected faults answered within their bounds");
         out
     }
 }
