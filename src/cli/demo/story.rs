@@ -145,8 +145,17 @@ enum Step {
     Over,
 }
 
-/// Faults that a busy computer makes by itself.
-const HICCUPS: [Fault; 3] = [Fault::OwnGap, Fault::OcpStalled, Fault::CanStalled];
+/// Faults that a busy computer makes by itself: the gateway or a simulator was not run for too long.
+const HICCUPS: [Fault; 8] = [
+    Fault::OwnGap,
+    Fault::OcpStalled,
+    Fault::CanStalled,
+    Fault::EchoLost,
+    Fault::OcpSilence,
+    Fault::Stale,
+    Fault::FeedbackLost,
+    Fault::OperatorFrozen,
+];
 
 /// A drive of this length shows the lap before the next fault.
 const DRIVE: Duration = Duration::from_millis(3_500);
