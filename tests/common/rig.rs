@@ -177,6 +177,7 @@ impl Rig {
             streaming: true,
             message_every: Duration::from_millis(10),
             next_message: start,
+            // Milliseconds since 1970 in 2023, and what a clock near the end of 64 bits of nanoseconds still allows.
             streamer_offset_ms: 1_700_000_000_000,
             delay: Duration::from_millis(2),
             ack_runs: true,
@@ -338,6 +339,24 @@ impl Rig {
         for _ in 0..ms / 5 {
             self.step(5);
         }
+    }
+
+    /// Tries to arm for this long, whatever comes of it.
+    pub fn arm_attempt(&mut self, ms: u64) {
+        self.pad = Some(Pad::NEUTRAL);
+        self.hold_dead_man(true);
+        for step in 0..ms / 10 {
+            self.press_arm(step % 100 > 20);
+            self.step(10);
+        }
+        self.press_arm(false);
+    }
+
+    /// Lets time pass and stays in the state.
+    pub fn step_away(&mut self, ms: u64) {
+        let state = self.state();
+        self.run(ms);
+        assert_eq!(self.state(), state);
     }
 
     /// One turn of the watchdog after `ms`.
