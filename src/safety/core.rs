@@ -97,8 +97,8 @@ pub struct CoreOptions {
     pub locked_out: bool,
 }
 
-/// The safety core.
-#[derive(Debug)]
+/// The safety core. A copy of it goes on by itself: what-if questions of simulations and tests.
+#[derive(Debug, Clone)]
 pub struct Core {
     plan: Plan,
     settings: Settings,

@@ -53,14 +53,14 @@ struct Memory {
 }
 
 /// One sent frame's values.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct FrameValues {
     actuator: bool,
     signals: Vec<(SignalPlan, Memory)>,
 }
 
 /// The values of all sent signals.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Envelope {
     frames: Vec<FrameValues>,
 }

@@ -113,7 +113,7 @@ struct Confirmation {
 }
 
 /// Compares commands with what the vehicle reports (fault 61).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Contradictions {
     watched: Vec<Confirmation>,
 }

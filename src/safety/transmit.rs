@@ -20,7 +20,7 @@ pub enum Written {
 }
 
 /// What the transmit side knows about one frame.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Slot {
     plan: SendPlan,
     actuator: bool,
@@ -56,7 +56,7 @@ impl Slot {
 }
 
 /// The transmit side of all sent frames.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Transmitter {
     slots: Vec<Slot>,
 }

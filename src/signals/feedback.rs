@@ -83,7 +83,7 @@ struct Sample {
     raw: Option<i64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Receiver {
     plan: ReceivePlan,
     /// When the newest valid frame came.
@@ -96,7 +96,7 @@ struct Receiver {
 }
 
 /// The newest feedback of the vehicle.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FeedbackTable {
     receivers: Box<[Receiver]>,
 }

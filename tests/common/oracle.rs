@@ -6,7 +6,6 @@
 
 use ocpcan::can::Frame;
 use ocpcan::safety::buswatch::BusEvent;
-use ocpcan::safety::faults::Fault;
 use ocpcan::safety::input::{CanEvent, StateName, Stop, Trip};
 use ocpcan::safety::settings::Settings;
 use ocpcan::safety::transmit::{Transmission, Written};
@@ -97,7 +96,7 @@ pub struct Seen {
     pub driven: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Oracle {
     options: PlanOptions,
     settings: Settings,
@@ -796,9 +795,4 @@ impl Feedback {
         }
         (self.at, self.speed, self.steer) = (Some(at), speed, steer);
     }
-}
-
-/// The faults that a test may raise in the name of another thread: the ones that the core itself never clears.
-pub fn raised_by_others() -> impl Iterator<Item = Fault> {
-    Fault::ALL.iter().copied()
 }

@@ -37,7 +37,7 @@ pub struct Message {
 }
 
 /// What the kernel and the bus do with frames.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RigBus {
     pub up: bool,
     pub off: bool,
@@ -66,7 +66,7 @@ pub struct Facts {
 }
 
 /// The world. Every field is a knob.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Rig {
     pub core: Core,
     pub options: PlanOptions,
