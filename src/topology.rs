@@ -8,7 +8,7 @@ use std::mem::size_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use crate::can::Frame;
 use crate::io::canbus::{OpenCause, Port};
@@ -349,19 +349,13 @@ impl<T> Rx<T> {
     /// The next message, if there is one now.
     #[must_use]
     pub fn take(&self) -> Option<T> {
-        match self.receiver.try_recv() {
-            Ok(message) => Some(message),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.receiver.try_recv().ok()
     }
 
     /// Waits for a message at most this long.
     #[must_use]
     pub fn wait(&self, at_most: Duration) -> Option<T> {
-        match self.receiver.recv_timeout(at_most) {
-            Ok(message) => Some(message),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.receiver.recv_timeout(at_most).ok()
     }
 }
 
@@ -395,7 +389,74 @@ pub struct Shared {
     ended: AtomicBool,
     can_alive: AtomicBool,
     panicked: AtomicBool,
+    counters: Counters,
 }
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident, $text:literal;)*) => {
+        /// What is counted for a person to read (SIGUSR1, and at the end).
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Counter {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Counter {
+            /// Every counter, in the order in which they are printed.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// What it counts, in a person's words.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Valid messages.
+    OcpMessages, "OCP messages";
+    /// Messages that reported a fault.
+    OcpFaults, "OCP messages with a fault";
+    /// Messages that did not decode.
+    OcpInvalid, "OCP messages invalid";
+    /// Connections that this side closed.
+    OcpClosed, "OCP connections closed for nonsense";
+    /// Complete answers.
+    OcpAnswers, "OCP answers";
+    /// Answers that a newer one replaced.
+    OcpReplaced, "OCP answers replaced by a newer one";
+    /// Answers held back.
+    OcpWithheld, "OCP answers withheld";
+    /// Commands of an old session.
+    OldCommands, "commands of an old session dropped";
+    /// Commands that a newer one evicted.
+    CommandsEvicted, "commands evicted by a newer one";
+    /// Feedback frames that did not reach the watchdog.
+    FeedbackEvicted, "feedback frames evicted";
+    /// Frames read by the can threads.
+    CanFrames, "CAN frames read";
+    /// Frames that the kernel dropped before they were read.
+    CanOverflow, "CAN frames lost before they were read";
+    /// Frames sent with an echo.
+    Echoes, "own frames confirmed";
+    /// Foreign frames with an actuator id.
+    Foreign, "frames of others with our ids";
+    /// Error messages of the driver.
+    BusErrors, "CAN error messages";
+    /// Forged error messages.
+    Forged, "CAN error messages forged by a program here";
+    /// Events that did not fit between two steps.
+    EventOverflow, "CAN events lost between two steps";
+    /// Log events that did not fit.
+    EventsDropped, "log events dropped";
+}
+
+/// The counters' values. Each is written by one thread and read by main.
+#[derive(Debug, Default)]
+struct Counters([AtomicU64; 32]);
+
+const _: () = assert!(Counter::ALL.len() <= 32, "room for every counter");
 
 const REQUEST_ACKNOWLEDGE: u32 = 1;
 const REQUEST_ENTER_DIAG: u32 = 2;
@@ -508,6 +569,28 @@ impl Shared {
     /// A person at the box acknowledges LOCKOUT.
     pub fn request_acknowledge(&self) {
         self.requests.fetch_or(REQUEST_ACKNOWLEDGE, Ordering::AcqRel);
+    }
+
+    /// Publishes a counter's value.
+    pub fn set_counter(&self, counter: Counter, value: u64) {
+        if let Some(cell) = self.counters.0.get(counter as usize) {
+            cell.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds to a counter that several threads share.
+    pub fn add_counter(&self, counter: Counter, value: u64) {
+        if let Some(cell) = self.counters.0.get(counter as usize) {
+            cell.fetch_add(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Every counter with its value.
+    pub fn counters(&self) -> impl Iterator<Item = (Counter, u64)> {
+        Counter::ALL.iter().map(|counter| {
+            let value = self.counters.0.get(*counter as usize).map_or(0, |cell| cell.load(Ordering::Relaxed));
+            (*counter, value)
+        })
     }
 
     /// A thread panicked: safe frames now, then the end.

@@ -173,7 +173,7 @@ impl Main {
 
     fn take_signal(&self, signal: i32, gateway: &Gateway) {
         if signal == SIGUSR1 {
-            self.log.line(format_args!("events lost: {}", self.log.lost()));
+            self.tell_counters(gateway);
             return;
         }
         self.log.line(format_args!("signal {signal}: stopping"));
@@ -271,12 +271,20 @@ impl Main {
         }
     }
 
+    /// Writes down everything that was counted and is not zero.
+    fn tell_counters(&self, gateway: &Gateway) {
+        for (counter, value) in gateway.shared.counters().filter(|(_, value)| *value > 0) {
+            self.log.line(format_args!("counted: {value} {}", counter.text()));
+        }
+    }
+
     /// Waits for the threads and says goodbye.
     fn end(&self, gateway: Gateway, code: u8) -> u8 {
         let until = clock::now() + JOIN_LIMIT;
         while !gateway.all_ended() && clock::now() < until {
             std::thread::sleep(Duration::from_millis(5));
         }
+        self.tell_counters(&gateway);
         if gateway.all_ended() {
             gateway.join();
         }

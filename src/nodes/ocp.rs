@@ -27,6 +27,10 @@ const STRIKE_MEMORY: Duration = Duration::from_secs(1);
 
 /// What became of the bytes that arrived.
 #[derive(Debug, Clone, Copy)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "events travel inline: a box would allocate on the command path"
+)]
 pub enum OcpEvent {
     /// A valid message. `faults` is what this very message shows; they are raised before the command is handed on.
     Message {

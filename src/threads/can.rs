@@ -11,7 +11,7 @@ use crate::io::canbus::{Accept, BusAddress, OpenError, Port, PortOptions, RecvEr
 use crate::io::clock;
 use crate::signals::plan::Echo;
 use crate::time::{Duration, Instant};
-use crate::topology::{ActuatorSocket, Arrival, Event, Rx, Shared, Tx};
+use crate::topology::{ActuatorSocket, Arrival, Counter, Event, Rx, Shared, Tx};
 
 /// Longest wait for a frame: the thread's stamp must stay younger than 50 ms.
 const READ_TURN: Duration = Duration::from_millis(20);
@@ -96,13 +96,21 @@ impl Ends {
 
     /// Reads until the interface is gone.
     fn read(&self, port: &Port) {
+        let mut lost = 0;
         while !self.shared.ended() {
             fault_point::pass("can");
             let received = port.recv(Some(READ_TURN));
             let now = clock::now();
             self.shared.beat_can(self.bus, now);
             match received {
-                Ok(Some(received)) => self.deliver(received.at, &received.frame),
+                Ok(Some(received)) => {
+                    self.shared.add_counter(Counter::CanFrames, 1);
+                    // The kernel counts per socket, wrapping; the difference is what is new.
+                    let more = received.dropped_total.wrapping_sub(lost);
+                    lost = received.dropped_total;
+                    self.shared.add_counter(Counter::CanOverflow, u64::from(more));
+                    self.deliver(received.at, &received.frame);
+                }
                 Ok(None) | Err(RecvError::Down) => self.close_dead(),
                 Err(RecvError::Gone | RecvError::Io(_)) => return,
             }
@@ -113,6 +121,7 @@ impl Ends {
         if self.feedback_ids.contains(&frame.id()) {
             let arrival = Arrival { bus: self.bus, at, frame: *frame };
             self.to_watchdog.offer(arrival);
+            self.shared.set_counter(Counter::FeedbackEvicted, self.to_watchdog.dropped());
             self.to_ocp.offer(arrival);
         }
     }

@@ -13,7 +13,7 @@ use crate::nodes::ocp::{OcpEvent, OcpNode};
 use crate::safety::faults::{Fault, Faults};
 use crate::safety::input::{Command, Status};
 use crate::time::{Duration, Instant};
-use crate::topology::{Arrival, Demand, Event, Rx, Shared, Tx};
+use crate::topology::{Arrival, Counter, Demand, Event, Rx, Shared, Tx};
 
 /// How long one step of connecting may wait: the thread's beat must go on.
 const CONNECT_TURN: Duration = Duration::from_millis(20);
@@ -92,7 +92,9 @@ impl Ends {
                 break error;
             }
             self.trip(self.node.handle_timeout(now), now);
+            self.count();
         };
+        self.count();
         // The link first, then the bits, then the wake-up: the core sees all of it at once.
         self.shared.set_link(None);
         self.trip(Fault::OcpDown.into(), clock::now());
@@ -154,6 +156,20 @@ impl Ends {
             }
         }
         Ok(())
+    }
+
+    /// Publishes what was counted: plain stores.
+    fn count(&self) {
+        let counted = self.node.counters();
+        let shared = &self.shared;
+        shared.set_counter(Counter::OcpMessages, counted.messages);
+        shared.set_counter(Counter::OcpFaults, counted.faults);
+        shared.set_counter(Counter::OcpInvalid, counted.invalid);
+        shared.set_counter(Counter::OcpClosed, counted.closed);
+        shared.set_counter(Counter::OcpAnswers, counted.answers);
+        shared.set_counter(Counter::OcpReplaced, counted.replaced);
+        shared.set_counter(Counter::OcpWithheld, counted.withheld);
+        shared.set_counter(Counter::CommandsEvicted, self.demand.dropped());
     }
 
     /// Raises faults and wakes the watchdog.

@@ -19,7 +19,7 @@ use crate::safety::faults::Fault;
 use crate::safety::input::{Output, Requests, Status, Stop};
 use crate::safety::transmit::Written;
 use crate::time::{Duration, Instant};
-use crate::topology::{ActuatorSocket, Arrival, Demand, Event, Rx, Shared, Tx};
+use crate::topology::{ActuatorSocket, Arrival, Counter, Demand, Event, Rx, Shared, Tx};
 
 /// Longest wait. The reaction budget allows 8 ms to wake up; a quarter of the usual 20 ms period.
 const TICK: Duration = Duration::from_millis(5);
@@ -282,10 +282,24 @@ impl Watchdog {
             self.told = Some(status);
             self.ends.events.offer(Event::Status(status));
         }
-        if now.since(self.heartbeat_at) >= HEARTBEAT_PERIOD {
+        if now.since(self.heartbeat_at) >= HEARTBEAT_PERIOD || output.finished {
             self.heartbeat_at = now;
             self.heartbeat.beat();
+            self.count(&status);
         }
+    }
+
+    /// Publishes what was counted: plain stores.
+    fn count(&self, status: &Status) {
+        let counted = self.ends.node.counters();
+        let shared = &self.ends.shared;
+        shared.set_counter(Counter::Echoes, counted.echoes);
+        shared.set_counter(Counter::Foreign, counted.foreign);
+        shared.set_counter(Counter::BusErrors, counted.errors);
+        shared.set_counter(Counter::Forged, counted.forged);
+        shared.set_counter(Counter::EventOverflow, counted.overflow);
+        shared.set_counter(Counter::OldCommands, u64::from(status.dropped_commands));
+        shared.set_counter(Counter::EventsDropped, self.ends.events.dropped());
     }
 
     /// Asks the bring-up unit for a restart of the interface.
