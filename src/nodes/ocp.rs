@@ -385,3 +385,6 @@ const fn user_value(value: Extracted) -> UserValue {
         Extracted::Number(n) => UserValue::Number(n),
     }
 }
+
+#[cfg(test)]
+mod tests;

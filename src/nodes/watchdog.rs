@@ -180,3 +180,134 @@ impl WatchdogNode {
         output
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::safety::core::CoreOptions;
+    use crate::safety::faults::Fault;
+    use crate::safety::input::StateName;
+    use crate::safety::settings::Settings;
+    use crate::sim::world::plan::{self, PlanOptions};
+
+    const NOBODY: Published = Published {
+        link: None,
+        trips: Faults::NONE,
+        trips_at: None,
+        ocp_beat: None,
+        can_beats: [None; BUSES],
+        requests: Requests {
+            stop: crate::safety::input::Stop::No,
+            acknowledge: false,
+            enter_diag: false,
+            leave_diag: false,
+        },
+    };
+
+    fn node() -> WatchdogNode {
+        let options = CoreOptions {
+            settings: Settings::default(),
+            arms_per_minute: 10,
+            counters: Vec::new(),
+            locked_out: false,
+        };
+        WatchdogNode::new(Core::new(plan::plan(PlanOptions::default()), options))
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_millis(1_000 + ms)
+    }
+
+    fn frame(id: u32) -> Frame {
+        Frame::data(Id::standard(id).unwrap(), &[0; 8]).unwrap()
+    }
+
+    #[test]
+    fn row_57_and_58_a_frame_with_our_id_that_is_no_echo_is_foreign_in_every_kind() {
+        for local in [false, true] {
+            for written in [
+                frame(plan::DRIVE_ID),
+                Frame::data(Id::standard(plan::DRIVE_ID).unwrap(), &[]).unwrap(),
+                Frame::fd(Id::standard(plan::DRIVE_ID).unwrap(), &[0; 8], true, false).unwrap(),
+            ] {
+                let mut node = node();
+                node.handle_received(at(0), 0, &written, false, local);
+                node.step(at(0), &NOBODY);
+                assert_eq!(node.core().state(), StateName::Lockout, "{written:?}");
+                assert_eq!(node.counters().foreign, 1);
+            }
+        }
+    }
+
+    #[test]
+    fn row_63_other_buses_other_encodings_and_requests_are_not_foreign() {
+        let mut node = node();
+        let wide = Frame::data(Id::extended(plan::DRIVE_ID).unwrap(), &[0; 8]).unwrap();
+        node.handle_received(at(0), 0, &wide, false, false);
+        node.handle_received(at(0), 1, &frame(plan::DRIVE_ID), false, false);
+        let request = Frame::remote(Id::standard(plan::DRIVE_ID).unwrap(), 8).unwrap();
+        node.handle_received(at(0), 0, &request, false, false);
+        node.handle_received(at(0), 0, &frame(plan::DRIVE_ID), true, true);
+        node.step(at(0), &NOBODY);
+        assert_ne!(node.core().state(), StateName::Lockout);
+        assert_eq!((node.counters().foreign, node.counters().echoes), (0, 1));
+    }
+
+    #[test]
+    fn row_66_an_error_message_of_a_local_program_is_ignored() {
+        // Class bit 6 is bus-off.
+        let bus_off = Frame::error(0x40, [0; 8]);
+        assert!(bus_off.error_class().unwrap().is_bus_off());
+        let mut node = node();
+        node.handle_bus(at(0), 0, BusEvent::Up { proof: true });
+        node.handle_received(at(1), 0, &bus_off, false, true);
+        node.step(at(1), &NOBODY);
+        assert!(!node.core().status().faults.contains(Fault::BusOff));
+        node.handle_received(at(2), 0, &bus_off, false, false);
+        node.step(at(2), &NOBODY);
+        assert!(node.core().status().faults.contains(Fault::BusOff));
+        assert_eq!((node.counters().errors, node.counters().forged), (1, 1));
+    }
+
+    #[test]
+    fn row_85_a_full_buffer_loses_feedback_before_echoes_and_never_what_stops() {
+        let mut node = node();
+        node.handle_received(at(0), 0, &frame(plan::DRIVE_ID), false, false);
+        for _ in 0..EVENTS {
+            node.handle_feedback(at(0), 0, &frame(plan::STATE_ID));
+        }
+        for _ in 0..EVENTS {
+            node.handle_received(at(1), 0, &frame(plan::DRIVE_ID), true, false);
+        }
+        let kept = |node: &WatchdogNode, kind: fn(&CanEvent) -> bool| {
+            node.events.iter().filter(|(_, _, event)| kind(event)).count()
+        };
+        assert_eq!(kept(&node, |event| matches!(event, CanEvent::Frame(_))), 0);
+        for bus in 0..2 {
+            node.handle_bus(at(2), bus, BusEvent::Down);
+        }
+        assert_eq!(kept(&node, |event| matches!(event, CanEvent::Foreign)), 1);
+        assert_eq!(kept(&node, |event| matches!(event, CanEvent::Bus(BusEvent::Down))), 2);
+        assert_eq!(node.events.len(), EVENTS);
+        assert!(node.events.windows(2).all(|pair| pair[0].1 <= pair[1].1), "in the order of time");
+        assert_eq!(node.events.capacity(), EVENTS, "never allocated again");
+    }
+
+    #[test]
+    fn only_the_newest_command_reaches_the_core_and_only_once() {
+        use crate::safety::liveness::Session;
+        let mut session = Session::new();
+        let mut node = node();
+        let mut published = Published { link: Some(session.id()), ..NOBODY };
+        for i in 0..5_u32 {
+            let (liveness, _) = session.observe(at(u64::from(i)), u64::from(i), None);
+            let latency_ms = f64::from(i);
+            node.handle_command(Command { liveness, latency_ms, readings: Default::default() });
+        }
+        node.step(at(5), &published);
+        assert_eq!(node.core().status().latency_ms, Some(4.0));
+        published.link = Some(session.id().wrapping_add(1));
+        node.step(at(6), &published);
+        assert_eq!(node.core().status().latency_ms, None, "a new session knows nothing of it");
+    }
+}
