@@ -40,8 +40,9 @@ const STATE_PERIOD: Duration = Duration::from_millis(20);
 /// The gateway arms in about two seconds; a loaded machine may take a few times that.
 const ARM_LIMIT: Duration = Duration::from_secs(20);
 
-/// The measuring thread runs below the gateway's threads (40 and 45): it must not hold up what it measures.
-const OWN_PRIORITY: i32 = 30;
+/// The measuring thread runs above the gateway's threads (40 and 45): what they still do after the frame was written
+/// (the answer, the echo) must not delay its reading of the clock. It only waits while they work.
+const OWN_PRIORITY: i32 = 46;
 
 /// The first signals of the example's actuator frame.
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +122,7 @@ pub fn stick_for(steps: i64) -> f64 {
     f64::from(steps) / 4_500.0
 }
 
-/// Whether SCHED_FIFO is permitted here; the calling thread then runs under it, below the gateway's threads.
+/// Whether SCHED_FIFO is permitted here; the calling thread then runs under it, above the gateway's threads.
 pub fn take_priority() -> bool {
     sys::set_fifo_priority(OWN_PRIORITY).is_ok()
 }
@@ -132,7 +133,13 @@ pub fn scheduler_note(real_time: bool) -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let class =
         if real_time { "SCHED_FIFO (watchdog 45, ocp and can 40)" } else { "SCHED_OTHER: FIFO refused" };
-    format!("{cores} cores, kernel {}, gateway threads {class}", kernel.trim())
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: Vec<&str> = load.split(' ').take(2).collect();
+    format!(
+        "{cores} cores, load {} before, kernel {}, gateway threads {class}",
+        load.join(" "),
+        kernel.trim()
+    )
 }
 
 /// A number from the environment.
@@ -444,20 +451,25 @@ impl Drop for Hogs {
 /// The thread of the built-in bus plays a wire; a wire does not wait for the processor. Returns whether that was
 /// permitted.
 pub fn raise_bus_thread(priority: u8) -> bool {
-    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return false };
-    let mut raised = false;
-    for task in tasks.flatten() {
-        let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-        if name.starts_with("bus-") {
-            let id = task.file_name();
+    // A thread takes its name when it first runs.
+    let deadline = clock::now() + Duration::from_secs(2);
+    loop {
+        let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+        let named = tasks.filter(|task| {
+            std::fs::read_to_string(task.path().join("comm")).unwrap_or_default().starts_with("bus-")
+        });
+        if let Some(task) = { named }.next() {
             let result = std::process::Command::new("chrt")
                 .args(["--fifo", "--pid", &priority.to_string()])
-                .arg(id)
+                .arg(task.file_name())
                 .stdout(std::process::Stdio::null())
                 .stderr(std::process::Stdio::null())
                 .status();
-            raised |= result.is_ok_and(|status| status.success());
+            return result.is_ok_and(|status| status.success());
         }
+        if clock::now() >= deadline {
+            return false;
+        }
+        std::thread::yield_now();
     }
-    raised
 }

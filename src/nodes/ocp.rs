@@ -177,6 +177,12 @@ impl OcpNode {
         self.deframer.commit(n);
     }
 
+    /// Whether no byte waits behind the events that were polled: the last one is the newest there is.
+    #[must_use]
+    pub const fn is_drained(&self) -> bool {
+        !self.deframer.is_partial()
+    }
+
     /// Takes a frame of the vehicle for the report.
     pub fn handle_frame(&mut self, at: Instant, bus: usize, frame: &crate::can::Frame) {
         self.report.handle_frame(at, bus, frame);

@@ -115,6 +115,11 @@ impl Ends {
                 OcpEvent::Message { command, faults } => {
                     self.trip(faults, now);
                     newest = Some(command);
+                    // Nothing newer is here: the command goes on before its answer is written, which takes longer
+                    // than everything else that is done with a message.
+                    if self.node.is_drained() {
+                        self.hand_on(newest.take());
+                    }
                 }
                 OcpEvent::Trip { faults, .. } => {
                     self.trip(faults, now);
@@ -132,12 +137,17 @@ impl Ends {
                 break;
             }
         }
+        self.hand_on(newest);
+        result
+    }
+
+    /// Hands the newest command to the watchdog.
+    fn hand_on(&self, newest: Option<Command>) {
         if let Some(command) = newest {
             // A restart of the Streamer is a new session on the same connection.
             self.shared.set_link(Some(self.node.session()));
             self.demand.offer(Demand::Command(command));
         }
-        result
     }
 
     /// Writes what the kernel takes now.

@@ -126,8 +126,9 @@ impl Watchdog {
         let core = self.ends.node.core();
         let tick = if core.is_proving(now) { TICK_PROVING } else { TICK };
         let due = core.poll_timeout(now).map_or(tick, |due| due.since(now));
-        // A due time that has passed while a bus is not ready must not make this a busy loop.
-        let at_most = tick.min(due.max(TICK_PROVING));
+        // Until the next frame is due and no longer: its period is kept to the microsecond. A due time that has passed
+        // while a bus is not ready must not make this a busy loop.
+        let at_most = tick.min(if due.is_zero() { TICK_PROVING } else { due });
         let mut demand = self.ends.demand.wait(at_most);
         while let Some(newest) = demand {
             if let Demand::Command(command) = newest {
