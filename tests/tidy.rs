@@ -67,8 +67,6 @@ const LINES: usize = 500;
 
 /// Longer files: the most they may have, and why they are not cut.
 const LONGER: &[(&str, usize, &str)] = &[
-    ("src/safety/core.rs", 730, "one state machine: every transition is to be read beside the others"),
-    ("src/topology.rs", 620, "one table of threads and channels, with the ends that it makes"),
     ("src/proto/json.rs", 560, "one reader; its states make no sense apart"),
     ("src/signals/dbc.rs", 620, "one format, from the file to its checked messages"),
     ("src/sim/ocp/server.rs", 600, "one server in virtual time; not part of the gateway"),
