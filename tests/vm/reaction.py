@@ -14,7 +14,9 @@ not safe may follow. Where frames cannot leave it stops when user_data no longer
 """
 import argparse
 import os
+import random
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -24,11 +26,14 @@ import time
 
 from lib import Failure, percentiles, test
 from lib.can import CLASSIC, SO_TIMESTAMPNS, TIMESPEC, Frame, to_bytes
+from lib.bench import ROOT
 from lib.drive import DRIVE_CMD, VEHICLE_STATE, Command, crc8_j1850, write_config
 
 # Only the procedure of arming is at its lower bounds, to be quick. Every time that a reaction depends on is the shipped one.
 QUICK = {"clear_ms": 500, "neutral_ms": 250, "hold_ms": 500, "transition_ms": 500, "stopping_ms": 500,
          "arms_per_minute": 15}
+SEED = 20_260_820
+ACK_START = 123_456
 ARMS_PER_PROCESS = 14  # below arms_per_minute: more arms in a minute end in LOCKOUT
 TURN_NS = 10_000_000   # OCP's own pace: new data every 10 ms
 CAN_PERIOD_MS = {DRIVE_CMD: 20, 0x102: 50}
@@ -45,15 +50,19 @@ CONTROLLER = (b'"controller":{"buttons":{' + b"".join(b'"%s":false,' % name.enco
 class World:
     """The OCP server, the operator and the vehicle of one gateway, stepped by one thread."""
 
-    def __init__(self, bench):
+    def __init__(self, bench, program=None):
         self.bench = bench
+        self.program = program or bench.ocpcan_program()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.client = None
         self.rest = b""
         self.start, self.left_x, self.trigger = b"false", b"0.0", b"-1.0"
         self.counter = self.ack = 0
-        self.state = self.next = None
+        self.session_ns = time.monotonic_ns()
+        # Faults come at any phase of the gateway's rhythms of 5, 10 and 20 ms.
+        self.phase = random.Random(SEED)
+        self.state = self.next = self.cause = None
         self.state_at_ns = 0
         self.turn_at = time.monotonic_ns()
         self.turns = self.vehicle_counter = 0
@@ -75,7 +84,8 @@ class World:
     def start_gateway(self, **environment):
         self.drop_client()
         self.state = None
-        self.gateway = self.bench.ocpcan("run", "--config", self.config, **self.environment, **environment)
+        self.gateway = self.bench.start("ocpcan run", self.program, "run", "--config", self.config, **self.environment,
+                                        **environment)
         self.arms = 0
 
     def stop_gateway(self):
@@ -119,7 +129,8 @@ class World:
             self.send_state()
         sent_ns = 0
         if self.client:
-            self.ack += 10 * advance_ack
+            if advance_ack:
+                self.ack = ACK_START + (time.monotonic_ns() - self.session_ns) // 1_000_000
             # The operator sends at 50 Hz, so every second message repeats.
             self.counter += advance_counter and self.turns % 2 == 0
             if speak:
@@ -142,7 +153,6 @@ class World:
             self.client, _ = self.listener.accept()
             self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.rest = b""
-            self.ack += 100_000  # a new connection is a new session anyway
             return
         try:
             chunk = self.client.recv(65536)
@@ -162,7 +172,7 @@ class World:
                 raise Failure(f"an answer without a state: {answer[:200]}")
             if state != self.state:
                 self.state, self.state_at_ns = state, at_ns
-            self.next = text_after(answer, b'"next":"')
+            self.next, self.cause = text_after(answer, b'"next":"'), text_after(answer, b'"cause":"')
 
     def drop_client(self, reset=False):
         if self.client is None:
@@ -201,7 +211,7 @@ class World:
             self.stop_gateway()
             self.start_gateway()
         self.start, self.left_x, self.trigger = b"false", b"0.0", b"-1.0"
-        self.until(lambda: self.state == "READY" and self.next == b"press and hold the arm switch", 20, "READY")
+        self.until(lambda: self.state == "READY" and self.next == "press and hold the arm switch", 20, "READY")
         self.start = b"true"
         self.until(lambda: self.state == "ARMED", 5, "ARMED")
         self.arms += 1
@@ -209,12 +219,14 @@ class World:
         self.frames.clear()
         self.until(lambda: any(raw_id == DRIVE_CMD and self.command(data).throttle > 2 for _, raw_id, data in self.frames),
                    5, "moving frame")
-        # Faults come at any phase of the 20 ms and 5 ms rhythms: so a different pause each time.
-        for _ in range(2 + self.arms % 3):
+        self.turn_at += self.phase.randrange(TURN_NS)
+        for _ in range(self.phase.randrange(2, 5)):
             self.turn()
-        self.turn_at += (self.counter * 7919 % 10) * 1_000_000
-        self.turn()
         self.frames.clear()
+
+    def wait_phase(self):
+        """Up to one turn of nothing, for faults that are not a message."""
+        time.sleep(self.phase.randrange(TURN_NS) / 1e9)
 
     @staticmethod
     def command(data):
@@ -240,7 +252,7 @@ def text_after(answer, key):
     if at < 0:
         return None
     at += len(key)
-    return answer[at:answer.index(b'"', at)] if key.endswith(b'next":"') else answer[at:answer.index(b'"', at)].decode()
+    return answer[at:answer.index(b'"', at)].decode()
 
 
 # The causes. Each breaks something and returns the moment from which it is counted.
@@ -250,8 +262,7 @@ def fault_flag(world):
 
 
 def bad_axis(world):
-    world.left_x = b"1e39"
-    return world.turn()
+    return world.turn(body=world.body(CONTROLLER % (b"false", b"1e39", world.trigger)))
 
 
 def controller_gone(world):
@@ -259,12 +270,14 @@ def controller_gone(world):
 
 
 def fin(world):
+    world.wait_phase()
     before_ns = time.time_ns()
     world.drop_client()
     return before_ns
 
 
 def rst(world):
+    world.wait_phase()
     before_ns = time.time_ns()
     world.drop_client(reset=True)
     return before_ns
@@ -302,6 +315,7 @@ FOREIGN = bytes.fromhex("0000E80300000100")
 
 def foreign_frame(world):
     """Counted from the kernel's timestamp of the foreign frame."""
+    world.wait_phase()
     with socket.socket(socket.AF_CAN, socket.SOCK_RAW, socket.CAN_RAW) as other:
         other.bind(("vcan0",))
         other.send(to_bytes(Frame(id=DRIVE_CMD, data=FOREIGN)))
@@ -309,9 +323,9 @@ def foreign_frame(world):
     return next(at_ns for at_ns, raw_id, data in world.frames if raw_id == DRIVE_CMD and data == FOREIGN)
 
 
-def measure(bench, cause, budget_ms, count, fresh=False, foreign=b"", expected=None):
-    """Runs the cause count times; returns the reaction times in ms."""
-    world = World(bench)
+def measure(bench, cause, count, expected, fresh=False, foreign=b"", program=None, exit_status=None):
+    """Runs the cause count times; returns the reaction times in ms. `expected` is the cause that the gateway must tell."""
+    world = World(bench, program)
     samples = []
     try:
         for number in range(count):
@@ -325,19 +339,22 @@ def measure(bench, cause, budget_ms, count, fresh=False, foreign=b"", expected=N
                     raise Failure(f"no safe frame within 2 s of {cause.__name__}")
                 world.turn(speak=cause not in (fin, rst))
             first_ns = world.safe_since(start_ns, foreign)
-            # The stick is still held: half a second of whatever comes may not move anything.
-            for _ in range(50):
+            samples.append((first_ns - start_ns) / 1e6)
+            # The stick is still held: whatever comes in the next quarter of a second may not move anything.
+            for _ in range(25):
                 world.turn()
             world.safe_since(start_ns, foreign)
-            samples.append((first_ns - start_ns) / 1e6)
+            if exit_status is None:
+                world.until(lambda: world.cause is not None, 5, "cause in user_data")
+                if world.cause != expected:
+                    raise Failure(f"the operator is told {world.cause}, not {expected}")
+            elif world.gateway.wait(5) != exit_status:
+                raise Failure(f"exit status {world.gateway.wait(5)}, not {exit_status}")
     finally:
         world.stop_gateway()
         world.drop_client()
         world.listener.close()
         world.can.close()
-    said = expected and [text for _, _, text in bench.processes[-1].lines if f"because of {expected} " in text]
-    if expected and not said:
-        raise Failure(f"the log does not name {expected}")
     return samples
 
 
@@ -354,57 +371,110 @@ def report(bench, name, samples, budget_ms, what="safe frame"):
 COUNT = int(os.environ.get("REACTION_N", "20"))
 
 
-def run(bench, cause, budget_ms, **options):
+def run(bench, cause, budget_ms, expected, **options):
     bench.vcan()
-    report(bench, cause.__name__, measure(bench, cause, budget_ms, COUNT, **options), budget_ms)
+    report(bench, cause.__name__, measure(bench, cause, COUNT, expected, **options), budget_ms)
 
 
 @test(mode="icount", deadline_s=3600)
 def row_25_fault_flag(bench):
-    run(bench, fault_flag, 25, expected="ocp_fault")
+    run(bench, fault_flag, 25, "ocp_fault")
 
 
 @test(mode="icount", deadline_s=3600)
 def row_35_bad_axis(bench):
-    run(bench, bad_axis, 25, expected="invalid_message")
+    run(bench, bad_axis, 25, "invalid_message")
 
 
 @test(mode="icount", deadline_s=3600)
 def row_29_controller_gone(bench):
-    run(bench, controller_gone, 25, expected="controller_missing")
+    run(bench, controller_gone, 25, "controller_missing")
 
 
 @test(mode="icount", deadline_s=3600)
 def row_02_fin(bench):
-    run(bench, fin, 25, expected="ocp_down")
+    run(bench, fin, 25, "ocp_down")
 
 
 @test(mode="icount", deadline_s=3600)
 def row_03_rst(bench):
-    run(bench, rst, 25, expected="ocp_down")
+    run(bench, rst, 25, "ocp_down")
 
 
 @test(mode="icount", deadline_s=3600)
 def row_04_silence(bench):
-    run(bench, silence, 125, expected="ocp_silence")
+    run(bench, silence, 125, "ocp_silence")
 
 
 @test(mode="icount", deadline_s=3600)
 def row_19_ack_freeze(bench):
-    run(bench, ack_freeze, 275, expected="ack_frozen")
+    run(bench, ack_freeze, 275, "ack_frozen")
 
 
 @test(mode="icount", deadline_s=3600)
 def row_30_counter_freeze(bench):
-    run(bench, counter_freeze, 275, expected="operator_frozen")
+    run(bench, counter_freeze, 275, "operator_frozen")
 
 
 @test(mode="icount", deadline_s=3600)
 def row_58_foreign_frame(bench):
-    run(bench, foreign_frame, 25, fresh=True, foreign=FOREIGN, expected="foreign_writer")
+    run(bench, foreign_frame, 25, "foreign_writer", fresh=True, foreign=FOREIGN)
 
 
-def leaves_armed(bench, name, budget_ms, break_it, mend):
+# A thread that panics, in a program that has the means to make it (feature fault-points).
+
+def fault_point_program(bench):
+    """The newest program with fault points, without its debug symbols, on tmpfs."""
+    built = ROOT / "target" / "debug" / "ocpcan"
+    copy = bench.folder / "ocpcan-with-fault-points"
+    if built.exists() and b"fault point: " in built.read_bytes():
+        if not shutil.which("strip") or subprocess.run(["strip", "-o", copy, built], check=False).returncode != 0:
+            shutil.copy(built, copy)
+        return copy
+    raise Failure("target/debug/ocpcan has no fault points; run `cargo build --features fault-points`")
+
+
+def panics(thread):
+    def panic(world):
+        """Counted from before the message whose turn panics, or, in the watchdog, from before the trigger is there."""
+        trigger = world.bench.folder / "trigger"
+        draft = world.bench.folder / "draft"
+        draft.write_text(f"panic {thread}", encoding="ascii")
+        world.wait_phase()
+        before_ns = time.time_ns()
+        draft.rename(trigger)
+        world.turn()
+        return before_ns
+    panic.__name__ = f"panic_{thread}"
+    return panic
+
+
+def run_panic(bench, thread):
+    bench.vcan()
+    trigger = bench.folder / "trigger"
+    os.environ["OCPCAN_FAULT_POINT"] = str(trigger)
+    try:
+        cause = panics(thread)
+        samples = measure(bench, cause, COUNT, None, fresh=True, program=fault_point_program(bench), exit_status=70)
+    finally:
+        del os.environ["OCPCAN_FAULT_POINT"]
+    report(bench, cause.__name__, samples, 25)
+
+
+@test(mode="icount", deadline_s=3600)
+def row_81_panic_of_a_reader(bench):
+    """At the next message, which is up to 10 ms after the trigger, and that wait is counted."""
+    run_panic(bench, "ocp")
+
+
+@test(mode="icount", deadline_s=3600)
+def row_81_panic_of_the_watchdog(bench):
+    run_panic(bench, "watchdog")
+
+
+# Where frames cannot leave.
+
+def leaves_armed(bench, name, budget_ms, expected, break_it, mend):
     """Reaction to what keeps frames from leaving: until user_data no longer says ARMED."""
     world = World(bench)
     samples = []
@@ -415,6 +485,8 @@ def leaves_armed(bench, name, budget_ms, break_it, mend):
             world.until(lambda: world.state != "ARMED", 2, "end of ARMED in user_data")
             start_ns = start_ns or first_lost(world)
             samples.append((world.state_at_ns - start_ns) / 1e6)
+            if world.cause != expected:
+                raise Failure(f"the operator is told {world.cause}, not {expected}")
             world.frames.clear()
             mend(world)
             world.until(lambda: len(world.drive_frames()) >= 5, 5, "frames on the bus again")
@@ -443,34 +515,37 @@ def row_50_interface_down(bench):
     """Nothing can leave, so the proof is user_data out of ARMED (DESIGN.md, point 17)."""
     bench.vcan()
 
-    def down(_world):
+    def down(world):
+        world.wait_phase()
         before_ns = time.time_ns()
         bench.link_down("vcan0")
         return before_ns
-    leaves_armed(bench, "interface_down", 25, down, lambda world: bench.link_up("vcan0"))
+    leaves_armed(bench, "interface_down", 25, "bus_down", down, lambda world: bench.link_up("vcan0"))
 
 
 @test(mode="icount", deadline_s=3600)
 def row_52_echo_lost(bench):
     """Writes succeed and nothing leaves: netem loss 100 % on a vcan whose driver makes the echo."""
-    subprocess.run(["modprobe", "-r", "vcan"], check=True)
+    bench.run("modprobe", "-r", "vcan")
     bench.run("modprobe", "vcan", "echo=1")
     try:
         bench.vcan()
+        # One shell for all of them: starting a program from Python takes longer than the whole reaction.
+        shell = bench.start("sh", "sh")
 
         def lose(world):
-            # tc needs longer than the whole reaction: it runs beside the turns, and the first lost frame is found later.
-            world.until(lambda: len(world.drive_frames()) >= 5, 2, "frames of both ids")
-            world.tc = subprocess.Popen(["tc", "qdisc", "replace", "dev", "vcan0", "root", "netem", "loss", "100%"])
+            world.until(lambda: {raw_id for _, raw_id, _ in world.frames} >= {*CAN_PERIOD_MS}, 2, "frames of both ids")
+            world.wait_phase()
+            shell.write("tc qdisc replace dev vcan0 root netem loss 100%; echo lost")
 
         def mend(world):
-            world.tc.wait(timeout=10)
-            remove = subprocess.Popen(["tc", "qdisc", "del", "dev", "vcan0", "root"])
-            world.until(lambda: remove.poll() is not None, 5, "end of tc")
-        leaves_armed(bench, "echo_lost", 75, lose, mend)
+            mark = shell.mark()
+            shell.write("tc qdisc del dev vcan0 root; echo mended")
+            world.until(lambda: "mended" in [text for _, _, text in shell.lines[mark:]], 5, "end of tc")
+        leaves_armed(bench, "echo_lost", 75, "echo_lost", lose, mend)
     finally:
         bench.close()
-        subprocess.run(["modprobe", "-r", "vcan"], check=True)
+        bench.run("modprobe", "-r", "vcan")
         bench.run("modprobe", "vcan")
 
 
