@@ -1,0 +1,185 @@
+//! Rows of the process: the real program between the simulators, stopped, killed and started again.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::MutexGuard;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ocpcan::sim::live::ocp::{LiveOptions, OcpSimHandle};
+use ocpcan::sim::ocp::Options;
+
+use super::rig::{Drive, Road, configuration, turn, wait_for};
+
+/// The program with everything around it.
+struct Service {
+    child: Child,
+    config: PathBuf,
+    ocp: OcpSimHandle,
+    road: Road,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Service {
+    fn start() -> Self {
+        let turn = turn();
+        let road = Road::new();
+        let ocp = OcpSimHandle::start(&LiveOptions::default(), Options::default()).unwrap();
+        let config = configuration(&road.address, ocp.address(), |text| text);
+        let child = run(&config);
+        Self { child, config, ocp, road, _turn: turn }
+    }
+
+    fn say(&self, line: &str) {
+        self.ocp.say(line).unwrap();
+    }
+
+    fn state(&self) -> String {
+        let response = self.ocp.snapshot().last_response;
+        let data = response.and_then(|response| response.user_data).unwrap_or_default();
+        data["gateway"]["state"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Arms and drives. Answers how many frames were seen then.
+    fn drive(&self) -> usize {
+        loop {
+            self.say("neutral");
+            self.say("release start");
+            wait_for(|| self.state() == "READY", "READY");
+            self.say("arm 300 1000");
+            let armed = || matches!(self.state().as_str(), "ARMED");
+            wait_for(|| armed() || matches!(self.state().as_str(), "SAFE" | "LOCKOUT"), "ARMED");
+            self.say("trigger right 0.4");
+            let from = self.road.count();
+            let driving =
+                || self.road.sent().iter().skip(from).any(|drive| drive.enabled && drive.throttle > 0);
+            wait_for(|| driving() || !armed(), "driving");
+            if driving() && armed() {
+                return self.road.count();
+            }
+            assert_ne!(self.state(), "LOCKOUT", "the host stood still twice");
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Waits until nothing more comes from a program that is stopped or dead.
+    fn quiet(&self) -> usize {
+        let mut seen = self.road.count();
+        let mut since = ocpcan::io::clock::now();
+        wait_for(
+            || {
+                let now = ocpcan::io::clock::now();
+                if self.road.count() != seen {
+                    (seen, since) = (self.road.count(), now);
+                }
+                now.since(since).as_millis() > 200
+            },
+            "silence",
+        );
+        seen
+    }
+
+    fn restart(&mut self) {
+        self.child = run(&self.config);
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn run(config: &std::path::Path) -> Child {
+    let runtime = config.parent().unwrap().join("service");
+    std::fs::create_dir_all(&runtime).unwrap();
+    let log =
+        std::fs::OpenOptions::new().create(true).append(true).open(config.with_extension("log")).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_ocpcan"))
+        .args(["run", "--config"])
+        .arg(config)
+        .env("RUNTIME_DIRECTORY", runtime)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn row_75_after_sigstop_the_first_frame_is_safe() {
+    let service = Service::start();
+    service.drive();
+    service.signal(Signal::SIGSTOP);
+    let from = service.quiet();
+    service.signal(Signal::SIGCONT);
+    service.road.wait_count(from + 50);
+    let sent = service.road.sent();
+    assert!(sent.iter().skip(from).all(Drive::is_safe), "{:?}", &sent[from..]);
+    service.road.expect_running_counter();
+}
+
+#[test]
+fn row_86_sigterm_runs_the_stop_profile_and_ends_with_safe_frames() {
+    let mut service = Service::start();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let from = service.drive();
+        service.signal(signal);
+        let status = service.child.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "{signal}");
+        service.quiet();
+        service.road.expect_safe_after_to_the_end(from, 3);
+        service.road.expect_running_counter();
+        service.restart();
+    }
+}
+
+#[test]
+fn row_88_however_often_it_is_started_it_starts_safe_and_arms_by_the_procedure_alone() {
+    let mut service = Service::start();
+    service.drive();
+    service.say("press start");
+    for _ in 0..5 {
+        service.signal(Signal::SIGKILL);
+        service.child.wait().unwrap();
+        let from = service.quiet();
+        service.restart();
+        service.road.wait_count(from + 75);
+        let sent = service.road.sent();
+        assert!(sent.iter().skip(from).all(Drive::is_safe), "{:?}", &sent[from..]);
+    }
+    service.drive();
+}
+
+#[test]
+fn row_90_memory_and_descriptors_stay_flat_over_reconnects() {
+    let service = Service::start();
+    let pid = service.child.id();
+    let descriptors = || std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let resident_kib = || {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let reconnect = |times: u32| {
+        for _ in 0..times {
+            let before = service.ocp.snapshot().connections;
+            service.say("rst");
+            wait_for(|| service.ocp.snapshot().connections > before, "a new connection");
+            let answered = service.ocp.snapshot().responses;
+            wait_for(|| service.ocp.snapshot().responses > answered + 5, "answers");
+        }
+    };
+    service.drive();
+    reconnect(5);
+    let (open, resident) = (descriptors(), resident_kib());
+    reconnect(20);
+    assert_eq!(descriptors(), open);
+    let grown = resident_kib().saturating_sub(resident);
+    // Log lines and the journal's pipe may touch a few pages for the first time; 25 leaked buffers would be 400 KiB.
+    assert!(grown <= 256, "grew by {grown} KiB from {resident} KiB");
+}
