@@ -19,3 +19,5 @@ mod process;
 mod relay;
 #[path = "rows/rig.rs"]
 mod rig;
+#[path = "rows/shared.rs"]
+mod shared;
