@@ -80,34 +80,42 @@ fn on_command(bus: &str, real_time: bool, n: usize) {
     let mut two_times = Samples::with_capacity(n);
     let mut one_times = Samples::with_capacity(n);
     let mut lost = 0;
-    for i in 0..n {
+    for turn in 0..3 * n {
         rig.drain_bus();
+        // In another order each round: who comes after whom matters to caches and timers.
+        let (i, way) = (turn / 3, (turn + turn / 3) % 3);
         let steps = wanted(i);
         rig.pad.axes[0] = stick_for(steps);
         let bytes = rig.message(|_| {});
-        let begin = rig.write(&bytes);
-        let drive = rig.drive;
-        match rig
-            .wait_frame(LOST, |f| f.id() == drive.id && (drive.steps(f) == steps || !drive.is_enabled(f)))
-        {
-            Some(seen) if drive.is_enabled(&seen.frame) => gateway_times.push(seen.at.since(begin)),
-            _ => {
-                lost += 1;
-                rig.arm(PACE);
+        let begin = match way {
+            0 => {
+                let begin = rig.write(&bytes);
+                let drive = rig.drive;
+                let ours =
+                    |f: &Frame| f.id() == drive.id && (drive.steps(f) == steps || !drive.is_enabled(f));
+                match rig.wait_frame(LOST, ours) {
+                    Some(seen) if drive.is_enabled(&seen.frame) => gateway_times.push(seen.at.since(begin)),
+                    _ => {
+                        lost += 1;
+                        rig.arm(PACE);
+                    }
+                }
+                begin
             }
-        }
+            way => {
+                let (floor, times) =
+                    if way == 1 { (&mut two, &mut two_times) } else { (&mut one, &mut one_times) };
+                let begin = floor.write(&bytes);
+                let id = floor.id;
+                match rig.wait_frame(LOST, |frame| frame.id() == id) {
+                    Some(seen) => times.push(seen.at.since(begin)),
+                    None => lost += 1,
+                }
+                begin
+            }
+        };
+        rig.tend();
         rest(begin + THIRD);
-        for (floor, times, at) in [(&mut two, &mut two_times, 2), (&mut one, &mut one_times, 3)] {
-            rig.drain_bus();
-            let begin = floor.write(&bytes);
-            let id = floor.id;
-            match rig.wait_frame(LOST, |frame| frame.id() == id) {
-                Some(seen) => times.push(seen.at.since(begin)),
-                None => lost += 1,
-            }
-            rig.tend();
-            rest(begin + THIRD + Duration::from_micros(at));
-        }
     }
     println!("\nsend = \"on_command\", min_gap 1 ms; same messages, same bus, interleaved");
     println!("                              {HEAD}");

@@ -127,19 +127,20 @@ pub fn take_priority() -> bool {
     sys::set_fifo_priority(OWN_PRIORITY).is_ok()
 }
 
-/// What is to be said about the scheduler beside every figure.
-pub fn scheduler_note(real_time: bool) -> String {
+/// What is to be said about the machine beside every figure.
+pub fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    format!("{cores} cores, load {load} before, kernel {}", kernel.trim())
+}
+
+/// The same with the scheduler of a running gateway.
+pub fn scheduler_note(real_time: bool) -> String {
     let class =
         if real_time { "SCHED_FIFO (watchdog 45, ocp and can 40)" } else { "SCHED_OTHER: FIFO refused" };
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load: Vec<&str> = load.split(' ').take(2).collect();
-    format!(
-        "{cores} cores, load {} before, kernel {}, gateway threads {class}",
-        load.join(" "),
-        kernel.trim()
-    )
+    format!("{}; gateway threads {class}", machine())
 }
 
 /// A number from the environment.
