@@ -5,6 +5,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "a command waits for its simulator")]
 
+mod keys;
+
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::io::{self, IsTerminal, Write};
@@ -23,6 +25,9 @@ use crate::time::millis_f64;
 
 /// Longest time until an interrupt is noticed.
 const TURN: Duration = Duration::from_millis(100);
+
+/// Longest time between two looks at the events while keys are waited for.
+const KEY_TURN: Duration = Duration::from_millis(50);
 
 /// Exit codes, as in sysexits.
 const USAGE: u8 = 64;
@@ -51,6 +56,10 @@ pub struct Args {
     /// Reads commands from standard input even where that is no terminal
     #[arg(long)]
     stdin: bool,
+
+    /// Drives with single keys on a terminal (arrows, space, Enter) instead of lines
+    #[arg(long, conflicts_with = "stdin")]
+    keys: bool,
 
     /// Version of the vendor's software to play
     #[arg(long, value_name = "NAME", default_value = "2026-05", value_parser = PossibleValuesParser::new(Profile::NAMES))]
@@ -82,15 +91,18 @@ pub fn run(args: &Args) -> u8 {
         Ok(script) => script.unwrap_or_default(),
         Err(error) => return fail(IO, &format!("cannot read the script: {error}")),
     };
+    if args.keys && !io::stdin().is_terminal() {
+        return fail(USAGE, "--keys needs a terminal; --stdin reads lines from anywhere");
+    }
     let live = LiveOptions {
         listen: args.listen,
         control: args.control,
         script,
-        stdin: args.stdin || io::stdin().is_terminal(),
+        stdin: args.stdin || (!args.keys && io::stdin().is_terminal()),
         ends_with_script: args.end_with_script,
     };
     match OcpSimHandle::start(&live, options) {
-        Ok(sim) => show(sim),
+        Ok(sim) => show(sim, args.keys),
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => fail(USAGE, &error.to_string()),
         Err(error) => fail(UNAVAILABLE, &error.to_string()),
     }
@@ -107,7 +119,7 @@ fn options(args: &Args) -> Result<Options, String> {
 }
 
 /// Prints what happens until the simulator ends or is interrupted.
-fn show(sim: OcpSimHandle) -> u8 {
+fn show(sim: OcpSimHandle, with_keys: bool) -> u8 {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // The second one ends it where it stands, for a reader of the output that is stuck.
@@ -121,8 +133,23 @@ fn show(sim: OcpSimHandle) -> u8 {
     if let Some(control) = sim.control_address() {
         say(format!("control on {control}"));
     }
+    let terminal = if with_keys { keys::RawTerminal::take().ok() } else { None };
+    let mut hands = keys::Hands::default();
+    if terminal.is_some() {
+        say(keys::HELP.to_owned());
+    }
     loop {
-        match sim.events().recv_timeout(TURN) {
+        let mut turn = TURN;
+        if let Some(terminal) = &terminal {
+            turn = Duration::ZERO;
+            for line in hands.handle_bytes(&terminal.read(KEY_TURN)) {
+                say(format!("> {line}"));
+                if let Err(error) = sim.say(&line) {
+                    say(error.to_string());
+                }
+            }
+        }
+        match sim.events().recv_timeout(turn) {
             Ok((at, event)) => say(format!("{:9.3} {}", millis_f64(at.since(start)) / 1e3, event.line())),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
