@@ -260,7 +260,10 @@ impl Rig {
     pub fn write(&mut self, bytes: &[u8]) -> Instant {
         let at = clock::now();
         let stream = self.stream.as_mut().expect("connected");
-        stream.write_all(bytes).expect("the gateway reads");
+        if stream.write_all(bytes).is_err() {
+            // The gateway closed it: a host that stood still can make a message late or cut it.
+            self.accept();
+        }
         at
     }
 
