@@ -1,6 +1,550 @@
 //! The gateway in virtual time, between a streamer and a vehicle that fail.
 //!
-//! Owns the plan that simulations drive and the generator behind their faults. Relies on `nodes`. Never reads a clock.
+//! Owns the schedule, the operator who drives and the faults that happen to both. Relies on `sim::ocp`, `sim::vehicle`
+//! and on the nodes of the gateway. Never reads a clock and never uses a random number that the seed does not give: the
+//! same seed is the same world, to the last bit on the wire.
 
+pub mod bus;
+pub mod checks;
+pub mod gateway;
+pub mod link;
 pub mod plan;
 pub mod rng;
+
+use self::bus::{Bus, Trouble};
+use self::checks::{Checks, Seen};
+use self::gateway::Gateway;
+use self::link::Pipe;
+use self::rng::Rng;
+use super::ocp::Options;
+use super::ocp::command::{self, Command};
+use super::ocp::{Admission, Server, Transmit};
+use super::vehicle::{Layout, Vehicle};
+use crate::can::{Frame, Id};
+use crate::config::{self, Config};
+use crate::proto::ocp::{Axis, Button};
+use crate::safety::input::StateName;
+use crate::time::{Duration, Instant};
+
+/// The grain of time.
+const QUANTUM: Duration = Duration::from_micros(250);
+
+/// How often the operator's hands and the faults are looked at.
+const HANDS: Duration = Duration::from_millis(10);
+
+const EXAMPLE: &str = include_str!("../../deploy/ocpcan.example.toml");
+const EXAMPLE_DBC: &str = include_str!("../../deploy/example.dbc");
+
+/// Identifier of the vehicle's state in the example.
+const STATE_ID: u32 = 0x201;
+
+/// The configuration that is shipped as the example.
+///
+/// # Panics
+/// If it has a problem; a test of the configuration would have said so.
+#[must_use]
+pub fn example() -> Config {
+    config::parse(EXAMPLE, &[("example.dbc", EXAMPLE_DBC)]).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+/// One world.
+#[derive(Debug)]
+pub struct World {
+    now: Instant,
+    rng: Rng,
+    server: Server,
+    server_due: Instant,
+    connected: bool,
+    server_closed: bool,
+    to_gateway: Pipe,
+    to_server: Pipe,
+    gateway: Gateway,
+    bus: Bus,
+    restart_at: Option<Instant>,
+    vehicle: Vehicle,
+    vehicle_speaks: bool,
+    checks: Checks,
+    hands_at: Instant,
+    ready_since: Option<Instant>,
+    release_at: Option<Instant>,
+    trouble_at: Instant,
+    heal_at: Option<Instant>,
+    /// The operator keeps the stick and the switch where they are, whatever happens.
+    stubborn: bool,
+    look_at: Option<Instant>,
+    /// Frames of the foreign writer, which the vehicle refuses.
+    foreign_frames: u64,
+    /// Every drive ends at once, and the operator tries again (row 9).
+    hasty: bool,
+    /// A connection that becomes slower by this more each time: no gap shows it, only the age of the messages does.
+    creeping: Option<Duration>,
+    log: Option<Vec<String>>,
+}
+
+impl World {
+    /// The world of this seed. `verbose` keeps a log of what was done to it.
+    ///
+    /// # Panics
+    /// If the shipped example is not usable.
+    #[must_use]
+    pub fn new(seed: u64, verbose: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let config = example();
+        // Some worlds start just before a 32-bit millisecond clock would wrap.
+        let start = *rng.pick(&[1_000, 86_400_000, u64::from(u32::MAX) - 20_000]);
+        let now = Instant::from_millis(start);
+        let options = Options { seed: rng.bits(), ..Options::default() };
+        let layout = Layout::example().unwrap_or_else(|error| panic!("{error:?}"));
+        let server = Server::new(options, now);
+        Self {
+            now,
+            server_due: server.poll_timeout(),
+            server,
+            connected: false,
+            server_closed: false,
+            // A burst of a hundred messages fits one way; the other fills up within a second or two.
+            to_gateway: Pipe::new(128 * 1024),
+            to_server: Pipe::new(8 * 1024),
+            gateway: Gateway::new(&config, now),
+            bus: Bus::new(now),
+            restart_at: None,
+            vehicle: Vehicle::new(layout, now),
+            vehicle_speaks: true,
+            checks: Checks::new(config.settings),
+            hands_at: now,
+            ready_since: None,
+            release_at: None,
+            trouble_at: now + Duration::from_millis(rng.range(3_000, 8_000)),
+            heal_at: None,
+            stubborn: false,
+            look_at: None,
+            foreign_frames: 0,
+            hasty: rng.per_mille(50),
+            creeping: None,
+            log: verbose.then(Vec::new),
+            rng,
+        }
+    }
+
+    /// Lets the world go on for this long.
+    ///
+    /// # Errors
+    /// The first violation of what must hold.
+    pub fn run(&mut self, time: Duration) -> Result<Seen, String> {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += QUANTUM;
+            self.advance();
+            if let Some(violation) = self.checks.violation.take() {
+                return Err(violation);
+            }
+        }
+        let counters = self.vehicle.snapshot().counters;
+        if counters.crc != 0 || counters.malformed > self.foreign_frames || counters.range != 0 {
+            return Err(format!("the vehicle refused frames: {counters:?}"));
+        }
+        Ok(self.checks.seen.clone())
+    }
+
+    /// What was done to the world, if it was asked to keep it.
+    #[must_use]
+    pub fn log(&self) -> &[String] {
+        self.log.as_deref().unwrap_or_default()
+    }
+
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        let now = self.now;
+        if let Some(log) = &mut self.log {
+            log.push(format!("{now:?} {}", what()));
+        }
+    }
+
+    fn advance(&mut self) {
+        let now = self.now;
+        if now >= self.hands_at {
+            self.hands_at = now + HANDS;
+            self.hands();
+        }
+        self.serve();
+        self.connect();
+        self.carry();
+        if now >= self.vehicle.poll_timeout() {
+            self.vehicle.handle_timeout(now);
+            while let Some(frame) = self.vehicle.poll_transmit() {
+                if self.vehicle_speaks {
+                    self.bus.inject(frame);
+                }
+            }
+        }
+        while let Some(on) = self.bus.poll_wire(now) {
+            self.checks.wire(now, &on, self.bus.came_up());
+            self.vehicle.handle_frame(now, &on.frame);
+            if on.written.is_none() && self.bus.is_up() {
+                if on.frame.id().raw() == STATE_ID {
+                    self.checks.feedback(now);
+                }
+                self.gateway.handle_frame(now, on.frame, &mut self.rng);
+            }
+        }
+        let before = self.gateway.watchdog.core().state();
+        let restart =
+            self.gateway.run(now, &mut self.bus, &mut self.to_server, &mut self.checks, &mut self.rng);
+        if restart {
+            self.restart_at = Some(now + Duration::from_millis(self.rng.range(5, 60)));
+        }
+        if self.restart_at.is_some_and(|at| now >= at) {
+            self.restart_at = None;
+            self.bus.set_off(now, false);
+        }
+        let after = self.gateway.watchdog.core().state();
+        if before != after {
+            self.note(|| format!("{} -> {}", before.name(), after.name()));
+        }
+        if !self.bus.works() {
+            self.checks.bus_trouble(now);
+        }
+    }
+
+    /// The streamer sends what is due.
+    fn serve(&mut self) {
+        let now = self.now;
+        if now < self.server_due {
+            return;
+        }
+        self.server.handle_timeout(now);
+        while let Some(transmit) = self.server.poll_transmit(now) {
+            match transmit {
+                Transmit::Bytes(bytes) => {
+                    if self.to_gateway.push(now, &bytes, &mut self.rng) < bytes.len() {
+                        // The gateway does not read: a real server drops whole messages, and so the stream ends.
+                        self.server.handle_back_pressure();
+                        self.server_closed = true;
+                    }
+                }
+                Transmit::Close => self.server_closed = true,
+                Transmit::Reset => {
+                    self.to_gateway.clear();
+                    self.server_closed = true;
+                }
+            }
+        }
+        while self.server.poll_event().is_some() {}
+        self.server_due = self.server.poll_timeout();
+    }
+
+    fn connect(&mut self) {
+        let now = self.now;
+        if self.connected && self.gateway.is_closed() {
+            self.connected = false;
+            self.server.handle_disconnect();
+            self.server_due = now;
+            self.note(|| "the gateway is disconnected".to_owned());
+        }
+        if !self.connected && self.gateway.wants_to_connect(now) {
+            let accepted = matches!(self.server.handle_connect(now), Admission::Accept | Admission::Replace);
+            self.server_due = now;
+            if accepted {
+                self.to_gateway.clear();
+                self.to_server.clear();
+                self.server_closed = false;
+                self.connected = true;
+                self.checks.connected();
+                self.note(|| "connected".to_owned());
+            }
+            self.gateway.handle_connect(now, accepted);
+        }
+    }
+
+    /// Bytes arrive at both ends.
+    fn carry(&mut self) {
+        let now = self.now;
+        if !self.connected {
+            return;
+        }
+        while let Some(bytes) = self.to_gateway.pop(now) {
+            self.checks.arrived(now, &bytes);
+            self.gateway.handle_bytes(now, &bytes, &mut self.rng);
+        }
+        if self.server_closed && self.to_gateway.is_empty() {
+            self.server_closed = false;
+            self.checks.cause(now, "the end of the connection");
+            self.gateway.handle_end(now, &mut self.rng);
+        }
+        while self.server.wants_bytes(now) {
+            let Some(bytes) = self.to_server.pop(now) else { break };
+            self.server.handle_bytes(now, &bytes);
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        self.server.command(self.now, command);
+        self.server_due = self.now;
+    }
+
+    /// A line of the simulator's control language.
+    fn say(&mut self, line: &str) {
+        self.note(|| line.to_owned());
+        if let Ok(Some(command)) = command::parse(line) {
+            self.command(command);
+        } else {
+            self.checks.violation = Some(format!("not a command: {line}"));
+        }
+    }
+
+    /// The operator, the person at the box, and fate.
+    fn hands(&mut self) {
+        let now = self.now;
+        let state = self.gateway.watchdog.core().state();
+        if self.heal_at.is_some_and(|at| now >= at) {
+            self.heal();
+        }
+        if state == StateName::Lockout {
+            let look =
+                *self.look_at.get_or_insert_with(|| now + Duration::from_millis(self.rng.range(500, 3_000)));
+            if now >= look {
+                self.look_at = None;
+                self.gateway.requests.acknowledge = true;
+            }
+        }
+        if state == StateName::Armed {
+            self.drive();
+        } else if !self.stubborn {
+            self.arm(state);
+        }
+        if let Some(delay) = &mut self.creeping {
+            *delay += Duration::from_millis(3);
+            self.to_gateway.slow_down(*delay);
+        }
+        if self.hasty {
+            if state == StateName::Armed && self.heal_at.is_none() {
+                self.say("inject fault");
+                self.heal_at = Some(now + Duration::from_millis(100));
+            }
+            return;
+        }
+        if now >= self.trouble_at && self.heal_at.is_none() {
+            let armed = state == StateName::Armed;
+            if armed || self.rng.per_mille(200) {
+                self.break_something();
+                self.heal_at = Some(now + Duration::from_millis(self.rng.range(30, 2_500)));
+            }
+            self.trouble_at = now + Duration::from_millis(self.rng.range(500, 5_000));
+        }
+    }
+
+    /// Lets go, waits for READY, then holds the switch.
+    fn arm(&mut self, state: StateName) {
+        let now = self.now;
+        if let Some(at) = self.release_at {
+            if now >= at || state != StateName::Ready {
+                self.release_at = None;
+                self.command(Command::Release(Button::Start));
+                self.checks.arming_wanted = false;
+            }
+            return;
+        }
+        if self.server.operator().controller.axes != crate::proto::ocp::Controller::NEUTRAL.axes {
+            self.command(Command::Neutral);
+        }
+        self.ready_since = (state == StateName::Ready).then(|| self.ready_since.unwrap_or(now));
+        if self.ready_since.is_some_and(|since| now.since(since) > Duration::from_millis(150)) {
+            self.command(Command::Press(Button::Start));
+            self.checks.arming_wanted = true;
+            self.release_at = Some(now + Duration::from_millis(1_500));
+        }
+    }
+
+    fn drive(&mut self) {
+        if self.release_at.take().is_some() {
+            self.command(Command::Release(Button::Start));
+            self.stubborn = self.rng.per_mille(200);
+        }
+        self.checks.arming_wanted = false;
+        self.ready_since = None;
+        if !self.rng.per_mille(40) {
+            return;
+        }
+        let throttle = if self.rng.per_mille(700) { self.rng.between(-1.0, 1.0) } else { -1.0 };
+        let brake = if self.rng.per_mille(200) { self.rng.between(-1.0, 1.0) } else { -1.0 };
+        let steer = self.rng.between(-1.0, 1.0);
+        self.command(Command::Axis(Axis::RightTrigger, throttle));
+        self.command(Command::Axis(Axis::LeftTrigger, brake));
+        self.command(Command::Axis(Axis::LeftX, steer));
+    }
+
+    fn break_something(&mut self) {
+        match self.rng.range(0, 9) {
+            0..=3 => self.break_stream(),
+            4 => self.break_connection(),
+            5..=7 => self.break_can(),
+            _ => {
+                let which = self.rng.range(0, 2);
+                let time = Duration::from_millis(self.rng.range(10, 300));
+                self.note(|| format!("thread {which} hangs for {time:?}"));
+                self.gateway.stall(self.now, which, time);
+                self.checks.stalled(self.now, which, self.now + time);
+            }
+        }
+    }
+
+    fn break_stream(&mut self) {
+        let lines = [
+            "fault NoControlMessage on",
+            "silence on",
+            "stall 300",
+            "stall 60",
+            "ack freeze",
+            "ack back 3000",
+            "latency 300",
+            "latency 501",
+            "controller none",
+            "controller null",
+            "controller zeroed",
+            "controller last",
+            "counter freeze",
+            "counter absent",
+            "operator off",
+            "link cut",
+            "link hold",
+            "video stop",
+            "rate 5",
+            "rate 100",
+            "link jitter 40",
+            "link loss 0.3",
+        ];
+        let line = *self.rng.pick(&lines);
+        self.say(line);
+    }
+
+    fn break_connection(&mut self) {
+        let lines = [
+            "close",
+            "rst",
+            "restart 300",
+            "inject partial 2",
+            "inject partial 40",
+            "inject split 3 10",
+            "inject coalesce 3",
+            "inject burst 20",
+            "inject truncate",
+            "inject zero",
+            "inject zero x3",
+            "inject oversize",
+            "inject huge",
+            "inject bigendian",
+            "inject utf8",
+            "inject shape",
+            "inject garbage",
+            "inject http",
+            "inject deep",
+            "inject replay",
+            "inject unknown x5",
+            "inject missing-axis",
+            "inject missing-telemetry",
+            "inject missing-ack",
+            "inject integers",
+            "inject nan",
+            "inject axis left_x 1e39",
+            "inject axis right_trigger 1.5",
+            "inject duplicate",
+            "inject surrogate",
+            "inject long-reason",
+            "inject fault",
+            "inject reason",
+            "inject latency -5",
+        ];
+        if self.rng.per_mille(150) {
+            self.note(|| "TCP becomes slower and slower".to_owned());
+            self.creeping = Some(Duration::ZERO);
+            return;
+        }
+        if self.rng.per_mille(250) {
+            self.note(|| "TCP stalls".to_owned());
+            self.to_gateway.hold(true);
+            self.to_server.hold(self.rng.per_mille(500));
+            return;
+        }
+        let line = *self.rng.pick(&lines);
+        self.say(line);
+    }
+
+    fn break_can(&mut self) {
+        let now = self.now;
+        let which = self.rng.range(0, 8);
+        let what = ["down", "bus-off", "stuck", "loss", "full", "vehicle silent", "foreign", "flap", "load"];
+        self.note(|| format!("CAN: {}", what[which as usize]));
+        match which {
+            0 => self.bus.set_up(now, false),
+            1 => self.bus.set_off(now, true),
+            2 => {
+                self.checks.bus_stuck();
+                self.bus.set_trouble(Trouble::Stuck);
+            }
+            3 => self.bus.set_trouble(Trouble::Loss),
+            4 => self.bus.set_trouble(Trouble::Full),
+            5 => self.vehicle_speaks = false,
+            6 => {
+                let id = Id::standard(0x101).unwrap_or(Id::from_word(0));
+                if let Ok(frame) = Frame::data(id, &[0xFF; 3]) {
+                    self.bus.inject(frame);
+                    self.foreign_frames += 1;
+                    self.foreign(now);
+                }
+            }
+            7 => {
+                self.bus.set_up(now, false);
+                self.bus.set_up(now, true);
+            }
+            _ => {
+                // A burst of a louder node: 8 ms of the bus.
+                for _ in 0..30 {
+                    if let Ok(frame) = Frame::data(Id::from_word(0x050), &[0; 8]) {
+                        self.bus.inject(frame);
+                    }
+                }
+            }
+        }
+        if !self.bus.works() {
+            self.checks.bus_trouble(now);
+        }
+    }
+
+    /// A foreign frame with our identifier is on the bus, if the bus is there.
+    fn foreign(&mut self, now: Instant) {
+        if self.bus.is_up() {
+            self.checks.cause(now, "a foreign writer");
+        }
+    }
+
+    fn heal(&mut self) {
+        let now = self.now;
+        self.heal_at = None;
+        self.stubborn = false;
+        self.note(|| "healed".to_owned());
+        for line in [
+            "fault NoControlMessage off",
+            "silence off",
+            "ack run",
+            "latency auto",
+            "controller on",
+            "counter run",
+            "operator on",
+            "link restore",
+            "link jitter 0",
+            "link loss 0",
+            "video run",
+            "rate auto",
+        ] {
+            if let Ok(Some(command)) = command::parse(line) {
+                self.command(command);
+            }
+        }
+        self.to_gateway.hold(false);
+        self.to_gateway.slow_down(Duration::ZERO);
+        self.creeping = None;
+        self.to_server.hold(false);
+        self.bus.set_trouble(Trouble::None);
+        self.bus.set_up(now, true);
+        self.vehicle_speaks = true;
+    }
+}
