@@ -5,7 +5,7 @@
 //! in the guest, where time counts instructions.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -31,8 +31,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Safe frames that must follow a trip without an exception.
 const FOLLOWING: usize = 25;
 
-/// One gateway at a time: several would fight for the cores and trip over their own gaps.
-static TURN: Mutex<()> = Mutex::new(());
+/// Few gateways at a time: many would fight for the cores and trip over their own gaps.
+static TURNS: [Mutex<()>; 3] = [const { Mutex::new(()) }; 3];
 
 /// What the kernel of a busy host may cause at any time: not the row's doing, so the row is tried again.
 const OF_THE_HOST: [Fault; 9] = [
@@ -240,7 +240,9 @@ impl Drop for Road {
 
 /// The right to run a gateway now.
 pub fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let mine = NEXT.fetch_add(1, Ordering::Relaxed) % TURNS.len();
+    TURNS[mine].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Puts these times in place of the generous ones.
