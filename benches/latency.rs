@@ -49,7 +49,7 @@ fn main() {
     // Hosted here first, so that its thread can be found; a kernel interface needs no host.
     let hub =
         kernel_bus.is_none().then(|| Hub::start(&bus["sim:".len()..].parse().expect("a bus name")).unwrap());
-    let wire = hub.is_some() && support::raise_bus_thread(47);
+    let wire = hub.is_some() && support::raise_bus_thread(&bus, 47);
     let real_time = support::take_priority();
     println!("message to frame, on {bus}; {}", support::scheduler_note(real_time));
     if hub.is_some() {

@@ -454,13 +454,14 @@ impl Drop for Hogs {
 
 /// The thread of the built-in bus plays a wire; a wire does not wait for the processor. Returns whether that was
 /// permitted.
-pub fn raise_bus_thread(priority: u8) -> bool {
+pub fn raise_bus_thread(bus: &str, priority: u8) -> bool {
+    let name: String = bus.replacen("sim:", "bus-", 1).chars().take(15).collect();
     // A thread takes its name when it first runs.
     let deadline = clock::now() + Duration::from_secs(2);
     loop {
         let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
         let named = tasks.filter(|task| {
-            std::fs::read_to_string(task.path().join("comm")).unwrap_or_default().starts_with("bus-")
+            std::fs::read_to_string(task.path().join("comm")).unwrap_or_default().trim() == name
         });
         if let Some(task) = { named }.next() {
             let result = std::process::Command::new("chrt")
