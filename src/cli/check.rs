@@ -68,7 +68,8 @@ fn report(out: &mut String, config: &Config) -> fmt::Result {
     let plan = &config.plan;
     writeln!(out, "ocpcan {VERSION}")?;
     writeln!(out, "vehicle    {}  (configuration {})", plan.vehicle, config.digest)?;
-    writeln!(out, "OCP        {}, user data {:?}", config.ocp.address, config.ocp.user_data)?;
+    let form = format!("{:?}", config.ocp.user_data).to_lowercase();
+    writeln!(out, "OCP        {}, user data {form}", config.ocp.address)?;
     buses(out, plan)?;
     arming(out, config)?;
     for frame in &plan.send {

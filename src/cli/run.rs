@@ -51,7 +51,11 @@ pub(super) fn run(args: &Args) -> u8 {
             for problem in &problems {
                 complain(&problem.to_string());
             }
-            complain(&format!("{} problems; nothing was sent", problems.len()));
+            let count = match problems.len() {
+                1 => "1 problem".to_owned(),
+                count => format!("{count} problems"),
+            };
+            complain(&format!("{count}; nothing was sent"));
             return exit::CONFIG;
         }
     };
@@ -154,7 +158,9 @@ impl Main {
         let mut code = exit::OK;
         while !gateway.ended() {
             for signal in signals.pending() {
+                self.screen.erase();
                 self.take_signal(signal, &gateway);
+                self.screen.draw();
             }
             let mut event = gateway.events.wait(TURN);
             while let Some(one) = event {
@@ -181,8 +187,15 @@ impl Main {
         gateway.shared.request_stop();
     }
 
-    /// Writes down one event. Returns the exit code so far.
+    /// Writes down one event, above the checklist. Returns the exit code so far.
     fn take(&mut self, event: &Event, code: u8) -> u8 {
+        self.screen.erase();
+        let code = self.tell(event, code);
+        self.screen.draw();
+        code
+    }
+
+    fn tell(&mut self, event: &Event, code: u8) -> u8 {
         match event {
             Event::Status(status) => self.take_status(status),
             Event::Bus { bus, what } => self.log.line(format_args!("bus {}: {what}", self.bus(*bus))),
@@ -257,7 +270,7 @@ impl Main {
             }
         }
         notify::status(status.state.name());
-        self.screen.show(status);
+        self.screen.status = Some(*status);
     }
 
     /// A lockout for arming too often must survive a restart that no person asked for.
@@ -299,16 +312,18 @@ impl Main {
     }
 }
 
-/// The arming checklist on a terminal; nothing where stdout is none.
+/// The arming checklist on a terminal; nothing where stdout is none. It is drawn below the log lines, and taken away
+/// while one is written.
 struct Screen {
     is_terminal: bool,
     lines: usize,
+    status: Option<Status>,
     last_reaction: Option<crate::time::Instant>,
 }
 
 impl Screen {
     fn new() -> Self {
-        Self { is_terminal: std::io::stdout().is_terminal(), lines: 0, last_reaction: None }
+        Self { is_terminal: std::io::stdout().is_terminal(), lines: 0, status: None, last_reaction: None }
     }
 
     /// Whether this reaction has not been told yet.
@@ -316,35 +331,54 @@ impl Screen {
         self.last_reaction.replace(at) != Some(at)
     }
 
-    /// Draws the state and the checklist over what was drawn before.
-    fn show(&mut self, status: &Status) {
-        if !self.is_terminal {
-            return;
+    /// Takes the checklist away.
+    fn erase(&mut self) {
+        if self.lines > 0 && write_ready(&format!("\x1b[{}A\x1b[J", self.lines)) {
+            self.lines = 0;
         }
-        let mut text = String::new();
-        use std::fmt::Write as _;
-        if self.lines > 0 {
-            let _ = write!(text, "\x1b[{}A\x1b[J", self.lines);
-        }
-        let _ = writeln!(text, "state {}", status.state.name());
-        let mut lines = 1;
-        if let Some(trip) = &status.cause {
-            let _ = writeln!(text, "last trip: {} ({})", trip.fault.text(), trip.fault.name());
-            lines += 1;
-        }
-        for fault in status.faults.iter() {
-            let _ = writeln!(text, "  fault: {}", fault.text());
-            lines += 1;
-        }
-        for (name, met, todo) in status.checklist.points() {
-            let mark = if met { "x" } else { " " };
-            let hint = if met { "" } else { todo };
-            let _ = writeln!(text, "  [{mark}] {name:<10} {hint}");
-            lines += 1;
-        }
-        self.lines = lines;
-        let mut out = std::io::stdout().lock();
-        // A terminal that went away is no reason to stop.
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
+
+    /// Draws the state and the checklist.
+    fn draw(&mut self) {
+        let Some(status) = self.status.filter(|_| self.is_terminal && self.lines == 0) else { return };
+        let text = checklist(&status);
+        if write_ready(&text) {
+            self.lines = text.lines().count();
+        }
+    }
+}
+
+fn checklist(status: &Status) -> String {
+    use std::fmt::Write as _;
+    let mut text = format!("state {}\n", status.state.name());
+    if let Some(trip) = &status.cause {
+        let _ = writeln!(text, "last trip: {} ({})", trip.fault.text(), trip.fault.name());
+    }
+    for fault in status.faults.iter() {
+        let _ = writeln!(text, "  fault: {}", fault.text());
+    }
+    if status.state == StateName::Armed {
+        text.push_str("  the operator drives\n");
+        return text;
+    }
+    for (name, met, todo) in status.checklist.points() {
+        let mark = if met { "x" } else { " " };
+        let hint = if met { "" } else { todo };
+        let _ = writeln!(text, "  [{mark}] {:<10} {hint}", name.replace('_', " "));
+    }
+    text
+}
+
+/// Writes to the terminal if it takes it without waiting: one that was stopped with Ctrl-S, or has gone, is no reason
+/// to stop.
+fn write_ready(text: &str) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd as _;
+    let mut out = std::io::stdout().lock();
+    let is_ready = {
+        let mut fds = [PollFd::new(out.as_fd(), PollFlags::POLLOUT)];
+        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
+            && fds.iter().all(|fd| fd.revents().is_some_and(|seen| seen.contains(PollFlags::POLLOUT)))
+    };
+    is_ready && out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }

@@ -242,10 +242,13 @@ impl Transmitter {
         self.slots.iter().filter(|slot| slot.plan.bus == bus).filter_map(|slot| slot.unproven_since).min()
     }
 
-    /// The fewest consecutive echoed safe frames of any actuator frame.
+    /// The fewest consecutive echoed safe frames of any actuator frame; of any frame where none is an actuator's.
     #[must_use]
     pub fn safe_echoes(&self) -> u32 {
-        self.slots.iter().filter(|slot| slot.actuator).map(|slot| slot.safe_echoes).min().unwrap_or(0)
+        let fewest = |wanted: fn(&Slot) -> bool| {
+            self.slots.iter().filter(|slot| wanted(slot)).map(|slot| slot.safe_echoes).min()
+        };
+        fewest(|slot| slot.actuator).or_else(|| fewest(|_| true)).unwrap_or(0)
     }
 
     /// Starts counting safe echoes anew (the proof for the next arming must be newer than the last trip).
