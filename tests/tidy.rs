@@ -25,6 +25,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("sim", &["limits", "time", "can", "proto", "signals"]),
     ("sim/live", &["limits", "time", "can", "proto", "signals", "sim", "io"]),
+    // The whole gateway without its threads, between simulators: it stands where `threads` stands.
+    ("sim/world", &["limits", "time", "can", "proto", "signals", "safety", "nodes", "config", "sim"]),
     (
         "cli",
         &[
@@ -35,7 +37,8 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms without a clock, a socket, a thread or a lock.
-const PURE: &[&str] = &["limits", "time", "can", "proto", "signals", "safety", "nodes", "config", "sim"];
+const PURE: &[&str] =
+    &["limits", "time", "can", "proto", "signals", "safety", "nodes", "config", "sim", "sim/world"];
 
 /// What a pure room must not name.
 const IMPURE: &[&str] = &[
