@@ -684,6 +684,11 @@ fn nothing_due_is_asked_for_in_the_past_while_it_cannot_be_sent() {
         let due = rig.core.poll_timeout(rig.now).unwrap();
         assert!(due > rig.now, "{due:?} at {:?}", rig.now);
     }
+    // A bus that is down asks for nothing: the watchdog must not turn round for it at real-time priority.
+    rig.bus_down(0, BusEvent::Down);
+    rig.bus_down(1, BusEvent::Down);
+    rig.run(1_000);
+    assert_eq!(rig.core.poll_timeout(rig.now), None);
 }
 
 #[test]

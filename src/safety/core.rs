@@ -372,7 +372,7 @@ impl Core {
     /// When the next step is needed at the latest, whatever else happens.
     #[must_use]
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        self.tx.next_due(now, self.settings.echo)
+        self.tx.next_due(now, self.settings.echo, |bus| self.buses.get(bus).is_some_and(BusWatch::is_ready))
     }
 
     /// Whether a fresh trip waits for its proof on the bus: the thread should look at its sockets more often.

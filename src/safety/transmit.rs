@@ -269,11 +269,17 @@ impl Transmitter {
         self.slots.iter().map(|slot| slot.counter)
     }
 
-    /// When the next frame is due, for the thread that waits.
+    /// When the next frame is due on a bus that can take it, for the thread that waits.
     #[must_use]
-    pub fn next_due(&self, now: Instant, echo_limit: Duration) -> Option<Instant> {
+    pub fn next_due(
+        &self,
+        now: Instant,
+        echo_limit: Duration,
+        bus_ready: impl Fn(usize) -> bool,
+    ) -> Option<Instant> {
         self.slots
             .iter()
+            .filter(|slot| bus_ready(slot.plan.bus))
             .map(|slot| {
                 let due = slot.due(now);
                 slot.in_flight.map_or(due, |(since, _)| due.max(since + echo_limit))

@@ -235,7 +235,9 @@ impl Watchdog {
             if now.since(decided) > DECISION_AGE {
                 // Held up between deciding and writing: decide again with what is known now.
                 decided = now;
-                self.step(now);
+                if let Some(bus) = self.step(now).restart {
+                    self.ask_restart(bus);
+                }
                 continue;
             }
             from = next.message + 1;
