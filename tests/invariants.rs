@@ -1,4 +1,4 @@
-//! The invariants I1 to I6, I9 and I10 over random traces of the pure core (SAFETY.md 4.6).
+//! The invariants I1 to I6, I9 and I10 over random traces of the pure core (SAFETY.md section 6).
 //!
 //! Each trace is a guided way to ARMED, disturbed or not, and then chaos; an oracle that shares no code with the core
 //! judges every step. `OCPCAN_SEED=n` replays trace n alone and prints it; `OCPCAN_TRACES=n` changes the number.

@@ -1,5 +1,5 @@
 //! Seeded worlds in virtual time: gateway, streamer, operator, bus and vehicle, and everything that can fail between
-//! them (the seeded simulation of SAFETY.md section 6).
+//! them (SAFETY.md section 6 lists what the checkers hold).
 //!
 //! `OCPCAN_SEED=n` replays one world and prints what happened; `OCPCAN_SEEDS=n` and `OCPCAN_SECONDS=n` change how many
 //! and how long.

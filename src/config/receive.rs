@@ -19,7 +19,7 @@ const STALE_MS: (u32, u32) = (20, 5_000);
 /// Bounds of the period of a received frame in milliseconds.
 const PERIOD_MS: (u32, u32) = (1, 5_000);
 
-/// Staleness without a key: three periods, but not less than this (the safety page's feedback age).
+/// Staleness without a key: three periods, but not less than this (SAFETY.md, row 60).
 const STALE_DEFAULT_MS: u32 = 100;
 
 /// The key of `user_data` under which the gateway reports itself.

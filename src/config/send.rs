@@ -16,7 +16,7 @@ use crate::signals::dbc::{Message, Signal};
 use crate::signals::plan::{SendMode, SendPlan, SignalPlan};
 use crate::time::Duration;
 
-/// Period without a key and without a cycle time in the DBC: OCP repeats every 20 ms (the safety page's `T_tx`).
+/// Period without a key and without a cycle time in the DBC: OCP repeats every 20 ms (SAFETY.md section 4).
 const DEFAULT_PERIOD_MS: u32 = 20;
 
 /// Shortest gap of `mode = "on_command"` without a key: twice as fast as OCP sends, so every command finds its frame.

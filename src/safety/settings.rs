@@ -62,7 +62,7 @@ macro_rules! settings {
     };
 }
 
-// Defaults and bounds: the safety page's table of time constants; bounds of the others are half to about four
+// Defaults and bounds: SAFETY.md section 4; bounds of the others are half to about four
 // times the default unless a line says why not.
 settings! {
     /// OCP repeats every 20 ms, so this is five missed repeats.

@@ -512,7 +512,7 @@ def first_lost(world):
 
 @test(mode="icount", deadline_s=3600)
 def row_50_interface_down(bench):
-    """Nothing can leave, so the proof is user_data out of ARMED (DESIGN.md, point 17)."""
+    """Nothing can leave, so the proof is user_data out of ARMED (SAFETY.md, S9)."""
     bench.vcan()
 
     def down(world):
