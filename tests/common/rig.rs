@@ -81,8 +81,9 @@ pub struct Rig {
     next_message: Instant,
     /// The streamer's clock minus ours.
     pub streamer_offset_ms: i64,
-    /// How long messages travel.
+    /// How long messages travel; it grows by less than their pace, so that they still come and still rise.
     pub delay: Duration,
+    delay_now: Duration,
     pub ack_runs: bool,
     ack_ms: u64,
     pub counter: f64,
@@ -180,6 +181,7 @@ impl Rig {
             // Milliseconds since 1970 in 2023, and what a clock near the end of 64 bits of nanoseconds still allows.
             streamer_offset_ms: 1_700_000_000_000,
             delay: Duration::from_millis(2),
+            delay_now: Duration::from_millis(2),
             ack_runs: true,
             ack_ms: 0,
             counter: 0.0,
@@ -447,8 +449,9 @@ impl Rig {
 
     /// The message that a healthy streamer would send now, as far as its knobs allow.
     pub fn valid(&mut self, at: Instant) -> Content {
+        self.delay_now = self.delay.min(self.delay_now + self.message_every / 2);
         if self.ack_runs {
-            let sent = i64::try_from((at - self.delay).as_millis()).unwrap();
+            let sent = i64::try_from((at - self.delay_now).as_millis()).unwrap();
             self.ack_ms = u64::try_from(sent + self.streamer_offset_ms).unwrap();
         }
         if self.counter_runs {
