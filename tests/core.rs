@@ -266,17 +266,22 @@ fn after_a_trip_nothing_arms_with_stick_and_switch_still_held() {
 #[test]
 fn row_44_brake_beats_throttle_over_the_whole_grid() {
     let mut rig = Rig::armed(PLAIN, quick());
-    let mut judged = 0;
+    let (mut judged, mut most) = (0, 0.0_f64);
     for throttle in 0..=20 {
         for brake in 0..=20 {
             let (throttle, brake) = (f64::from(throttle) / 20.0, f64::from(brake) / 20.0);
-            rig.drive(0.0, throttle, brake);
-            for _ in 0..30 {
+            // Without the brake until the throttle is open, then with it.
+            rig.drive(0.0, throttle, 0.0);
+            for step in 0..110 {
+                if step == 80 {
+                    rig.drive(0.0, throttle, brake);
+                }
                 rig.step(20);
                 let Some(frame) = rig.sent(plan::DRIVE_ID) else { continue };
                 let drive = Drive::of(frame);
                 assert!(drive.brake <= 2.0 || drive.throttle == 0.0, "{throttle} {brake}: {drive:?}");
                 judged += 1;
+                most = most.max(drive.throttle);
             }
             let drive = Drive::of(rig.sent(plan::DRIVE_ID).unwrap());
             assert!((drive.brake - brake * 100.0).abs() <= 0.5, "{drive:?}");
@@ -286,6 +291,7 @@ fn row_44_brake_beats_throttle_over_the_whole_grid() {
         }
     }
     assert_eq!(rig.state(), StateName::Armed);
+    assert!(most > 50.0, "the throttle was never open: {most} %");
     println!("{judged} frames");
 }
 
@@ -973,6 +979,7 @@ fn row_53_bus_off_asks_for_a_restart_and_locks_out_at_the_fourth() {
         for _ in 0..60 {
             rig.step(5);
             asked += u32::from(rig.facts.output.restart == Some(0));
+            assert!(rig.core.status().faults.contains(Fault::BusOff), "it is told as long as it lasts");
         }
         rig.bus_restarted(0);
         rig.run(200);
@@ -1300,4 +1307,40 @@ fn limits_that_make_no_sense_do_not_panic() {
             rig.step(10);
         }
     }
+}
+
+#[test]
+fn a_throttle_is_safe_in_the_first_frame_whatever_its_stop_profile_says() {
+    use ocpcan::signals::plan::StopProfile;
+    for profile in [StopProfile::Hold, StopProfile::Ramp { per_s: 1.0 }] {
+        let mut plan = plan::plan(PLAIN);
+        plan.send[0].signals[1].stop = profile;
+        let mut rig = Rig::healthy(PLAIN, quick());
+        let options =
+            CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: false };
+        rig.core = ocpcan::safety::core::Core::new(plan, options);
+        rig.arm();
+        drive_off(&mut rig);
+        assert!(Drive::of(&last_drive(&mut rig)).throttle > 5.0);
+        rig.trips.insert(Fault::OcpFault);
+        rig.step(1);
+        assert_eq!(Drive::of(rig.sent(plan::DRIVE_ID).unwrap()).throttle, 0.0, "{profile:?}");
+    }
+}
+
+#[test]
+fn a_turn_that_comes_late_does_not_make_up_for_the_time() {
+    let mut settings = quick();
+    settings.set_ms("own_gap_ms", 100).unwrap();
+    let mut rig = Rig::armed(PLAIN, settings);
+    rig.run(1_000);
+    rig.drive(1.0, 0.0, 0.0);
+    rig.step(10);
+    let before = Drive::of(&last_drive(&mut rig)).steer;
+    rig.message_every = ms(5);
+    rig.step(95);
+    assert_eq!(rig.state(), StateName::Armed);
+    let moved = Drive::of(rig.sent(plan::DRIVE_ID).unwrap()).steer - before;
+    // Half of the 95 ms, at 600 degrees per second.
+    assert!(moved > 0.0 && moved <= plan::STEER_SLEW * 0.05 + 0.2, "{moved}");
 }

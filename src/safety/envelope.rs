@@ -137,7 +137,7 @@ impl Envelope {
                     Mode::Armed(demand) => {
                         let mut target = target(plan, memory, demand.readings).unwrap_or(plan.safe);
                         if plan.kind == Kind::Throttle {
-                            target = if braking { plan.safe } else { target * demand.throttle_scale };
+                            target *= demand.throttle_scale;
                         }
                         let moved = slewed(plan, memory.value, target, seconds, demand.slew_scale);
                         // Brake priority is at once: a slow fall of the throttle would push against the brake.
