@@ -24,6 +24,8 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["limits", "time", "can", "proto", "signals", "safety", "nodes", "config", "io", "topology"],
     ),
     ("sim", &["limits", "time", "can", "proto", "signals"]),
+    // The whole gateway without its threads, in virtual time.
+    ("sim/world", &["limits", "time", "can", "proto", "signals", "safety", "nodes", "config", "sim"]),
     ("sim/live", &["limits", "time", "can", "proto", "signals", "sim", "io"]),
     // The whole gateway without its threads, between simulators: it stands where `threads` stands.
     ("sim/world", &["limits", "time", "can", "proto", "signals", "safety", "nodes", "config", "sim"]),
@@ -73,6 +75,11 @@ const LONGER: &[(&str, usize, &str)] = &[
     ("src/proto/json.rs", 560, "one reader; its states make no sense apart"),
     ("src/signals/dbc.rs", 620, "one format, from the file to its checked messages"),
     ("src/sim/ocp/server.rs", 600, "one server in virtual time; not part of the gateway"),
+    (
+        "src/sim/world.rs",
+        600,
+        "one world: gateway, bus, link and vehicle on one clock; not part of the gateway",
+    ),
     ("src/sim/live/ocp.rs", 560, "one server on real sockets; not part of the gateway"),
     ("src/proto/ocp/fuzz.rs", 520, "the properties of one protocol; nothing outside tests calls it"),
 ];
