@@ -167,7 +167,7 @@ fn read(text: &str, path: &Path, files: &Files<'_>) -> Result<Config, Vec<Proble
 /// Every table in turn. `None` only after a problem was reported.
 fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Config> {
     let findings = root.findings;
-    let role = role(&root)?;
+    let role = role(&root);
     let vehicle = vehicle(&root);
     let ocp = session::ocp(&root);
     let safety = session::safety(&root);
@@ -205,7 +205,7 @@ fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Con
     };
     remarks::remarks(findings, &plan, &safety.settings);
     Some(Config {
-        role,
+        role: role?,
         plan,
         settings: safety.settings,
         arms_per_minute: safety.arms_per_minute,
