@@ -1344,3 +1344,30 @@ fn a_turn_that_comes_late_does_not_make_up_for_the_time() {
     // Half of the 95 ms, at 600 degrees per second.
     assert!(moved > 0.0 && moved <= plan::STEER_SLEW * 0.05 + 0.2, "{moved}");
 }
+
+#[test]
+fn what_the_operator_asks_for_beyond_the_limits_is_not_sent() {
+    let mut plan = plan::plan(PLAIN);
+    // The lever reaches 0 to 100, the signal may carry 0 to 50.
+    plan.send[0].signals[1].max = 50.0;
+    let mut rig = Rig::healthy(PLAIN, quick());
+    let options =
+        CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: false };
+    rig.core = ocpcan::safety::core::Core::new(plan, options);
+    // A plain number has no range of its own: 3 fits the bits and not the limits.
+    rig.user[1] = UserValue::Number(3.0);
+    rig.arm();
+    rig.drive(0.0, 1.0, 0.0);
+    let mut modes = 0;
+    for _ in 0..800 {
+        rig.step(5);
+        if let Some(frame) = rig.sent(plan::DRIVE_ID) {
+            assert!(Drive::of(frame).throttle <= 50.0);
+        }
+        if let Some(frame) = rig.sent(plan::BODY_ID) {
+            assert_eq!(frame.payload()[1] & 3, 2);
+            modes += 1;
+        }
+    }
+    assert!(modes > 0 && Drive::of(&last_drive(&mut rig)).throttle == 50.0);
+}

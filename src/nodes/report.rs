@@ -213,3 +213,78 @@ pub fn next_step(status: &Status) -> Option<&'static str> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::can::{Frame, Id};
+    use crate::safety::core::{Core, CoreOptions};
+    use crate::safety::faults::Fault;
+    use crate::safety::input::Input;
+    use crate::safety::settings::Settings;
+    use crate::sim::world::plan::{self, PlanOptions};
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_millis(1_000 + ms)
+    }
+
+    /// The vehicle's state with this speed, in hundredths of km/h.
+    fn state(plan: &Plan, speed: u16, count: u32) -> Frame {
+        let receive = &plan.receive[0];
+        let mut data = [0; 8];
+        data[..2].copy_from_slice(&speed.to_le_bytes());
+        receive.counter.unwrap().apply(&mut data, count).unwrap();
+        receive.checksum.unwrap().apply(&mut data).unwrap();
+        Frame::data(Id::standard(plan::STATE_ID).unwrap(), &data).unwrap()
+    }
+
+    fn user_data(report: &Report, now: Instant, status: Option<&Status>) -> Value {
+        let mut buffer = vec![0; 16_388];
+        let response = report.write(now, &mut buffer, b"17", b"4", status).unwrap();
+        let body: Value = serde_json::from_slice(&response.frame[4..]).unwrap();
+        assert_eq!((&body["ack_time"], &body["ack_time_mac"]), (&Value::from(17), &Value::from(4)));
+        body["vehicle_user_data"]["user_data"].clone()
+    }
+
+    #[test]
+    fn a_stale_value_is_null_with_its_age_and_never_the_last_one() {
+        let plan = plan::plan(PlanOptions::default());
+        let mut report = Report::new(&plan);
+        let never = user_data(&report, at(0), None);
+        assert_eq!((&never["speed_kph"], &never["stale"]["speed_kph"]), (&Value::Null, &Value::Null));
+        assert!(never["stale"].get("speed_kph").is_some(), "named although it never came");
+        report.handle_frame(at(10), 0, &state(&plan, 1_234, 1));
+        let fresh = user_data(&report, at(110), None);
+        assert_eq!(fresh["speed_kph"], 12.34);
+        assert!(fresh.get("stale").is_none());
+        let stale = user_data(&report, at(111), None);
+        assert_eq!((&stale["speed_kph"], &stale["stale"]["speed_kph"]), (&Value::Null, &Value::from(101)));
+    }
+
+    #[test]
+    fn the_operator_is_told_the_state_the_cause_and_what_to_do() {
+        let plan = plan::plan(PlanOptions::default());
+        let report = Report::new(&plan);
+        let options = CoreOptions {
+            settings: Settings::default(),
+            arms_per_minute: 10,
+            counters: Vec::new(),
+            locked_out: false,
+        };
+        let mut core = Core::new(plan, options);
+        core.step(at(0), &Input::IDLE);
+        let told = user_data(&report, at(1), Some(&core.status()));
+        assert_eq!((&told["gateway"]["state"], &told["gateway"]["armed"]), (&"INIT".into(), &false.into()));
+        assert_eq!(told["gateway"]["cause"], Value::Null);
+        let first = core.status().faults.first().unwrap();
+        assert_eq!(told["gateway"]["fault"], first.name());
+        core.step(at(10), &Input { trips: Fault::ForeignWriter.into(), ..Input::IDLE });
+        let told = user_data(&report, at(30), Some(&core.status()));
+        assert_eq!(told["gateway"]["state"], "LOCKOUT");
+        assert_eq!(told["gateway"]["cause"], "foreign_writer");
+        assert_eq!(told["gateway"]["cause_ms_ago"], 20.0);
+        assert_eq!(told["gateway"]["next"], "a person at the vehicle must acknowledge the lockout");
+    }
+}
