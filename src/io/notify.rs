@@ -1,8 +1,8 @@
 //! What the service manager is told.
 //!
-//! Owns the messages to systemd: ready, status, stopping, and the watchdog's sign of life. Relies on `sd-notify` for the
-//! rare ones; the sign of life goes through a socket that is connected once, because the thread that gives it must not
-//! allocate. Does nothing, and never fails, outside a service.
+//! Owns the messages to systemd: ready, status, stopping, and the watchdog's sign of life. Relies on `sd-notify` for
+//! what it asks of us; its own sending waits for ever where the manager does not read, so sending is done here. The sign
+//! of life goes through a socket that is connected once, because the thread that gives it must not allocate. Does nothing, and never fails, outside a service.
 
 use core::time::Duration;
 use std::ffi::OsStr;
@@ -10,26 +10,36 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-use sd_notify::NotifyState;
-
 /// Tells the service manager that the program is ready.
 pub fn ready() {
-    tell(&[NotifyState::Ready]);
+    tell("READY=1");
 }
 
 /// Tells the service manager that the program is on its way out.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    tell("STOPPING=1");
 }
 
 /// One line for `systemctl status`.
 pub fn status(text: &str) {
-    tell(&[NotifyState::Status(text)]);
+    tell(&format!("STATUS={text}"));
 }
 
+/// Longest wait for a service manager that does not read: the thread that waits here also takes the signals.
+const TELL_LIMIT: Duration = Duration::from_millis(50);
+
 /// Sends without caring for the outcome: there is nothing that the program could do about a missing service manager.
-fn tell(states: &[NotifyState<'_>]) {
-    let _ = sd_notify::notify(states);
+fn tell(text: &str) {
+    if let Some(path) = std::env::var_os("NOTIFY_SOCKET") {
+        tell_at(&path, text);
+    }
+}
+
+fn tell_at(path: &OsStr, text: &str) {
+    if let Some(socket) = Heartbeat::dial(path) {
+        let _ = socket.set_nonblocking(false).and_then(|()| socket.set_write_timeout(Some(TELL_LIMIT)));
+        let _ = socket.send(text.as_bytes());
+    }
 }
 
 /// How often the service manager wants a sign of life at the least; none where it does not watch.
@@ -72,6 +82,27 @@ impl Heartbeat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_manager_that_does_not_read_holds_nobody() {
+        let name = format!("ocpcan/test/deaf-{}", std::process::id());
+        let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let path = std::ffi::OsString::from(format!("@{name}"));
+        let heartbeat = Heartbeat { socket: Heartbeat::dial(&path) };
+        while heartbeat.beat() {}
+        // Without a limit this would never come back.
+        tell_at(&path, "STOPPING=1");
+        let mut buffer = [0; 32];
+        let n = manager.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..n], b"WATCHDOG=1");
+        tell_at(&path, "READY=1");
+        manager.set_nonblocking(true).unwrap();
+        let mut seen = Vec::new();
+        while let Ok(n) = manager.recv(&mut buffer) {
+            seen.push(buffer[..n].to_vec());
+        }
+        assert!(seen.contains(&b"READY=1".to_vec()));
+    }
 
     #[test]
     fn beats_reach_the_socket_and_a_full_or_missing_one_does_no_harm() {

@@ -27,6 +27,10 @@ const RCVBUF: usize = 400_000;
 /// interface is 10).
 const QUEUE_MAX: u32 = 64;
 
+/// While an interface cannot prove that frames leave, it is looked at again this often: a person who corrects it
+/// (shortens the queue) need not restart the gateway.
+const PROOF_CHECK: Duration = Duration::from_secs(1);
+
 /// What the thread can reach.
 pub(super) struct Ends {
     pub(super) bus: usize,
@@ -48,10 +52,10 @@ pub(super) fn run(ends: &Ends) {
     let mut told = None;
     while !ends.shared.ended() {
         match ends.open() {
-            Ok(port) => {
+            Ok((port, proof)) => {
                 told = None;
                 ends.events.offer(Event::Bus { bus: ends.bus, what: "open" });
-                ends.read(&port);
+                ends.read(&port, proof);
                 ends.events.offer(Event::Bus { bus: ends.bus, what: "gone" });
             }
             Err(error) => {
@@ -65,8 +69,8 @@ pub(super) fn run(ends: &Ends) {
 }
 
 impl Ends {
-    /// Opens both sockets and hands the actuator socket over.
-    fn open(&self) -> Result<Port, OpenError> {
+    /// Opens both sockets and hands the actuator socket over. Returns the reading one, and whether an echo is a proof.
+    fn open(&self) -> Result<(Port, bool), OpenError> {
         let reading = PortOptions { fd: self.fd, rcvbuf: Some(RCVBUF), ..PortOptions::default() };
         let port = Port::open(&self.address, &reading)?;
         let writing = PortOptions {
@@ -78,30 +82,39 @@ impl Ends {
             ..PortOptions::default()
         };
         let actuator = Port::open(&self.address, &writing)?;
-        let facts = actuator.facts().ok();
-        let echoed = facts.as_ref().is_some_and(|facts| facts.is_virtual || facts.has_driver_echo);
-        let queue_ok = facts.as_ref().is_some_and(|facts| facts.is_virtual || facts.queue_len <= QUEUE_MAX);
-        let proof = (echoed || self.echo == Echo::Unproven) && queue_ok;
-        if !queue_ok {
+        let proof = Proof::of(&actuator);
+        if !proof.queue {
             let what = "transmit queue longer than 64 frames: set txqueuelen 10";
             self.events.offer(Event::Bus { bus: self.bus, what });
         }
-        if !echoed && self.echo == Echo::Unproven {
+        if !proof.echo && self.echo == Echo::Unproven {
             let what = "open, echo unproven: that frames leave is not known";
             self.events.offer(Event::Bus { bus: self.bus, what });
         }
+        let proof = proof.is_enough(self.echo);
         self.sockets.offer(ActuatorSocket { bus: self.bus, port: actuator, proof });
-        Ok(port)
+        Ok((port, proof))
     }
 
     /// Reads until the interface is gone.
-    fn read(&self, port: &Port) {
+    fn read(&self, port: &Port, mut proof: bool) {
         let mut lost = 0;
+        let mut checked_at = clock::now();
         while !self.shared.ended() {
             fault_point::pass("can");
             let received = port.recv(Some(READ_TURN));
             let now = clock::now();
             self.shared.beat_can(self.bus, now);
+            if !proof && now.since(checked_at) >= PROOF_CHECK {
+                checked_at = now;
+                proof = Proof::of(port).is_enough(self.echo);
+                if proof {
+                    // The sockets stay: a new one would take what the old one has in flight for another writer's.
+                    self.shared.note_proof(self.bus);
+                    self.events
+                        .offer(Event::Bus { bus: self.bus, what: "corrected: it proves that frames leave" });
+                }
+            }
             match received {
                 Ok(Some(received)) => {
                     self.shared.add_counter(Counter::CanFrames, 1);
@@ -145,5 +158,28 @@ impl Ends {
             }
             std::thread::sleep(until.since(now).min(READ_TURN));
         }
+    }
+}
+
+/// What the interface itself says about its echo.
+#[derive(Debug, Clone, Copy)]
+struct Proof {
+    /// The driver makes the echo when the frame has left, or there is no wire that it could miss.
+    echo: bool,
+    /// The queue cannot store many old frames.
+    queue: bool,
+}
+
+impl Proof {
+    fn of(port: &Port) -> Self {
+        let facts = port.facts().ok();
+        Self {
+            echo: facts.as_ref().is_some_and(|facts| facts.is_virtual || facts.has_driver_echo),
+            queue: facts.as_ref().is_some_and(|facts| facts.is_virtual || facts.queue_len <= QUEUE_MAX),
+        }
+    }
+
+    fn is_enough(self, demanded: Echo) -> bool {
+        (self.echo || demanded == Echo::Unproven) && self.queue
     }
 }

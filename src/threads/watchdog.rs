@@ -147,6 +147,8 @@ impl Watchdog {
                 self.ends.dead.offer(old);
                 self.ends.node.handle_bus(now, socket.bus, BusEvent::Gone);
             }
+            // What was told before belongs to the socket before.
+            self.ends.shared.take_proof(socket.bus);
             bus.proof = socket.proof;
             bus.up = true;
             self.ends.node.handle_bus(now, socket.bus, BusEvent::Up { proof: socket.proof });
@@ -164,6 +166,10 @@ impl Watchdog {
                 bus.up = true;
                 let event = BusEvent::Up { proof: bus.proof };
                 self.ends.node.handle_bus(clock::now(), index, event);
+            }
+            if bus.up && self.ends.shared.take_proof(index) {
+                bus.proof = true;
+                self.ends.node.handle_bus(clock::now(), index, BusEvent::Up { proof: true });
             }
             self.drain(index);
         }

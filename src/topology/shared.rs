@@ -24,6 +24,7 @@ pub struct Shared {
     requests: AtomicU32,
     ended: AtomicBool,
     can_alive: AtomicBool,
+    proofs: [AtomicBool; BUSES],
     panicked: AtomicBool,
     counters: Counters,
 }
@@ -251,6 +252,19 @@ impl Shared {
     #[must_use]
     pub fn ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    /// A can thread tells that the interface of its bus has come to give the proof that it did not give when it was
+    /// opened.
+    pub fn note_proof(&self, bus: usize) {
+        if let Some(proof) = self.proofs.get(bus) {
+            proof.store(true, Ordering::Release);
+        }
+    }
+
+    /// Takes the news of [`Shared::note_proof`].
+    pub fn take_proof(&self, bus: usize) -> bool {
+        self.proofs.get(bus).is_some_and(|proof| proof.swap(false, Ordering::AcqRel))
     }
 
     /// The watchdog tells whether the CAN path is proven alive.

@@ -189,7 +189,7 @@ class Drive:
 
     # What the operator does.
 
-    def make_ready(self, within_s=30):
+    def make_ready(self, within_s=60):
         self.server.say("neutral", f"user {json.dumps(USER_DATA)}")
         last = [None]
 
@@ -201,12 +201,12 @@ class Drive:
         except Failure:
             raise Failure(f"not READY within {within_s} s; gateway says {last[0]}") from None
 
-    def arm(self, within_s=40):
+    def arm(self, within_s=90):
         """The whole procedure. Starts again where a hiccup of the emulation spoils it."""
         deadline = time.monotonic() + within_s
         while True:
             started = time.monotonic()
-            self.make_ready(max(1.0, deadline - started))
+            self.make_ready(max(5.0, deadline - started))
             self.server.say("press start")
             try:
                 seen = self.wait_state({"ARMED", "SAFE", "STANDBY"}, 5)
