@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from lib import Decoder, Failure, now_ns, test, wait_for
-from lib.drive import BODY_CMD, DRIVE_CMD, Command, Drive, OcpControl, write_config
+from lib.drive import BODY_CMD, DRIVE_CMD, Command, Drive, OcpControl, look_for, write_config
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -33,7 +33,7 @@ def drive_is_cyclic_with_counter_and_crc(bench):
     monitor = bench.ocpcan("monitor", "vcan0", "--dbc", ROOT / "deploy" / "example.dbc")
     drive.drive_off()
     mark = drive.bus.mark()
-    wait_for(lambda: drive.speed() > 1, 20, "the vehicle moves")
+    look_for(lambda: drive.speed() > 1, 20, "the vehicle moves")
     drive.server.say('user {"headlights": true, "steering_mode": "crab"}')
     time.sleep(3)
     speed = drive.speed()
@@ -80,8 +80,8 @@ def listen_sends_nothing(bench):
     """`run --listen` does everything but send: it connects, answers, and reads the vehicle."""
     bench.vcan()
     drive = Drive(bench, run_options=["--listen"])
-    wait_for(lambda: drive.server.status()["user_data"], 20, "an answer of the gateway")
-    wait_for(lambda: (drive.server.status()["user_data"] or {}).get("gear"), 20, "the vehicle's gear in the answer")
+    look_for(lambda: drive.server.status()["user_data"], 20, "an answer of the gateway")
+    look_for(lambda: (drive.server.status()["user_data"] or {}).get("gear"), 20, "the vehicle's gear in the answer")
     mark = drive.bus.mark()
     time.sleep(2)
     own = [str(f) for f in drive.bus.frames() if f.id in (DRIVE_CMD, BODY_CMD)]
@@ -100,7 +100,7 @@ def row_02_server_killed(bench):
     def mend():
         drive.restart_server("defaults last", 'user {"headlights":false,"horn":false,"steering_mode":"manual"}',
                              "trigger right 0.7", "axis left_x 0.5", "press start")
-        wait_for(lambda: drive.server.status()["responses"] > 50, 20, "the gateway is back")
+        look_for(lambda: drive.server.status()["responses"] > 50, 20, "the gateway is back")
     drive.trips(drive.server.process.kill, "ocp_down", mend)
     # Stick released, button still down: still not. Button up and down again: the full procedure works.
     drive.server.say("trigger right 0", "axis left_x 0")
@@ -243,7 +243,7 @@ def row_49_interface_missing_at_start(bench):
     first = Command(bus.wait(DRIVE_CMD, within_s=10))
     expect(first.is_final, f"the first frame is {first}")
     server = OcpControl(bench, number)
-    data = wait_for(lambda: server.status()["user_data"], 20, "connects once the server is there")
+    data = look_for(lambda: server.status()["user_data"], 20, "connects once the server is there")
     expect(data["gateway"]["state"] == "SAFE", f"state {data['gateway']['state']} without a vehicle")
     expect(all(Command(f).is_final for f in bus.frames(DRIVE_CMD)), "a frame that is not safe")
 
@@ -367,7 +367,7 @@ def row_86_sigterm_while_driving(bench):
     bench.vcan()
     drive = Drive(bench)
     drive.drive_off()
-    wait_for(lambda: drive.speed() > 3, 20, "the vehicle moves")
+    look_for(lambda: drive.speed() > 3, 20, "the vehicle moves")
     mark, started = drive.bus.mark(), time.monotonic()
     drive.gateway.signal(signal.SIGTERM)
     first = drive.wait_safe(mark)
@@ -389,7 +389,7 @@ def row_86_second_sigterm(bench):
     bench.vcan()
     drive = Drive(bench)
     drive.drive_off()
-    wait_for(lambda: drive.speed() > 8, 20, "the vehicle moves")
+    look_for(lambda: drive.speed() > 8, 20, "the vehicle moves")
     mark = drive.bus.mark()
     drive.gateway.signal(signal.SIGTERM)
     drive.wait_safe(mark)

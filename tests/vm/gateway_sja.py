@@ -9,7 +9,7 @@ import threading
 import time
 
 from lib import Failure, now_ns, test, wait_for
-from lib.drive import BODY_CMD, DRIVE_CMD, GENEROUS, Command, Drive, crc8_j1850
+from lib.drive import BODY_CMD, DRIVE_CMD, GENEROUS, Command, Drive, crc8_j1850, look_for
 
 
 def expect(condition, why):
@@ -28,7 +28,7 @@ def drive_over_two_controllers(bench):
     drive = drive_on_wire(bench)
     drive.drive_off()
     mark = drive.bus.mark()
-    wait_for(lambda: drive.speed() > 3, 20, "the vehicle moves")
+    look_for(lambda: drive.speed() > 3, 20, "the vehicle moves")
     time.sleep(2)
     row = drive.commands(mark)
     expect(len(row) > 80 and all(command.enable and command.throttle > 0 for command in row), f"{len(row)} frames")
@@ -296,7 +296,7 @@ def row_65_adapter_without_proof_is_refused(bench):
     drive = Drive(bench, adapter.interface, vehicle_on=adapter.interface)
     drive.server.say("neutral")
     told = drive.wait_state("SAFE", 10)
-    wait_for(lambda: drive.gateway_data().get("fault") == "no_proof", 10, "the fault no_proof")
+    look_for(lambda: drive.gateway_data().get("fault") == "no_proof", 10, "the fault no_proof")
     time.sleep(1.5)
     told = drive.gateway_data()
     expect(told["state"] == "SAFE" and told["fault"] == "no_proof", f"told {told}")
