@@ -191,6 +191,9 @@ fn i3_leaving_out_any_single_step_never_arms() {
     });
     never_arms("no echo", &mut fresh(), 8, |rig, _| rig.buses[0].moving = false);
     never_arms("no echo on the second bus", &mut fresh(), 8, |rig, _| rig.buses[1].moving = false);
+    never_arms("echoes of frames that were given up", &mut fresh(), 8, |rig, _| {
+        rig.buses[0].echo_after = ms(60);
+    });
     never_arms("a queue that is full now and then", &mut fresh(), 8, |rig, step| {
         rig.buses[0].accepts = if step % 15 < 3 { Written::Full } else { Written::Accepted };
     });
@@ -1370,4 +1373,53 @@ fn what_the_operator_asks_for_beyond_the_limits_is_not_sent() {
         }
     }
     assert!(modes > 0 && Drive::of(&last_drive(&mut rig)).throttle == 50.0);
+}
+
+#[test]
+fn a_frame_that_does_not_decode_to_what_was_meant_is_never_sent() {
+    let mut plan = plan::plan(PLAIN);
+    // Brake and throttle share bits: the configuration refuses it, the core does not rely on that.
+    plan.send[0].signals[2].codec.start = 20;
+    let mut rig = Rig::healthy(PLAIN, quick());
+    let options =
+        CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: false };
+    rig.core = ocpcan::safety::core::Core::new(plan, options);
+    for _ in 0..200 {
+        rig.step(5);
+        assert!(rig.sent(plan::DRIVE_ID).is_none());
+    }
+    assert_eq!(rig.state(), StateName::Lockout);
+    assert_eq!(rig.core.status().cause.unwrap().fault, Fault::EncodingCheck);
+}
+
+#[test]
+fn the_row_of_proven_frames_starts_anew_after_a_loss() {
+    let losses: [fn(&mut Rig); 3] = [
+        |rig| {
+            rig.bus_down(0, BusEvent::Down);
+            rig.bus_up(0);
+        },
+        |rig| {
+            rig.buses[0].moving = false;
+            rig.run(120);
+            rig.buses[0].moving = true;
+        },
+        |rig| {
+            rig.buses[0].accepts = Written::Full;
+            rig.run(30);
+            rig.buses[0].accepts = Written::Accepted;
+        },
+    ];
+    for (number, lose) in losses.into_iter().enumerate() {
+        let mut rig = Rig::healthy(PLAIN, quick());
+        // Something else keeps it in SAFE, where a loss is no trip.
+        rig.feedback = false;
+        rig.run(1_000);
+        assert!(rig.core.status().checklist.can, "{number}");
+        lose(&mut rig);
+        rig.run(100);
+        assert!(!rig.core.status().checklist.can, "{number}: five frames cannot be ten");
+        rig.run(200);
+        assert!(rig.core.status().checklist.can, "{number}");
+    }
 }
