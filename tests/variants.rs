@@ -702,3 +702,54 @@ fn sixty_four_fields_of_user_data_reach_sixty_three_signals() {
         bench.last(standard(64)).is_some_and(|p| u64::from_le_bytes(p.try_into().unwrap()) == want)
     });
 }
+
+/// A user without rights, as on the first day: 8 MiB may be locked, which holds the program and none of its threads.
+#[test]
+fn without_rights_it_runs_and_says_what_is_missing() {
+    let name = format!("v{}poor", std::process::id());
+    let BusAddress::Sim(bus) = format!("sim:{name}").parse().unwrap() else { panic!("{name}") };
+    let _hub = Hub::start(&bus).unwrap();
+    let port = Port::open(&BusAddress::Sim(bus), &PortOptions::default()).unwrap();
+    let folder = std::env::temp_dir().join(&name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let open_to_all = |path: &std::path::Path| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    open_to_all(&folder);
+    // Where that user can run it.
+    let program = folder.join("ocpcan");
+    std::fs::copy(env!("CARGO_BIN_EXE_ocpcan"), &program).unwrap();
+    open_to_all(&program);
+    let text = Variant::of(
+        SUMS_DBC,
+        "[send.BY_XOR]\nchecksum = { signal = \"A_SUM\", algorithm = \"xor\" }\n\
+         signals.A = { kind = \"steering\", source = \"axes.left_x\" }\n",
+    )
+    .text
+    .replace("{bus}", &format!("sim:{name}"))
+    .replace("{ocp}", "127.0.0.1:1");
+    std::fs::write(folder.join("c.toml"), text).unwrap();
+    std::fs::write(folder.join("v.dbc"), SUMS_DBC).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -l 8192 && exec \"$0\" \"$@\""]).arg(&program).args(["run", "-c"]);
+    command.arg(folder.join("c.toml")).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    command.env_remove("RUNTIME_DIRECTORY").stderr(std::process::Stdio::piped());
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::process::CommandExt::uid(&mut command, 65_534);
+    }
+    let mut gateway = command.spawn().unwrap();
+    let (mut frames, end) = (0, clock::now() + DEADLINE);
+    while frames < 20 && clock::now() < end && gateway.try_wait().unwrap().is_none() {
+        frames += usize::from(matches!(port.recv(Some(Duration::from_millis(20))), Ok(Some(_))));
+    }
+    let _ = nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(i32::try_from(gateway.id()).unwrap()),
+        nix::sys::signal::Signal::SIGTERM,
+    );
+    let output = gateway.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(frames, 20, "{told}");
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("memory is not locked") && told.contains("LimitMEMLOCK"), "{told}");
+}

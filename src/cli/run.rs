@@ -22,8 +22,8 @@ use crate::io::{clock, notify, sys};
 use crate::nodes::report::next_step;
 use crate::safety::faults::Fault;
 use crate::safety::input::{StateName, Status};
-use crate::threads::{Gateway, GatewayOptions};
-use crate::time::{Duration, millis_f64};
+use crate::threads::{Gateway, GatewayOptions, StartError};
+use crate::time::{Duration, Instant, millis_f64};
 use crate::topology::Event;
 
 /// Runs the gateway.
@@ -42,6 +42,9 @@ const TURN: Duration = Duration::from_millis(20);
 
 /// After the watchdog has ended, the other threads have this long; a thread that hangs must not keep the process.
 const JOIN_LIMIT: Duration = Duration::from_millis(300);
+
+/// The same hint about arming is written again after this.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
 
 /// Runs the command.
 pub(super) fn run(args: &Args) -> u8 {
@@ -79,7 +82,8 @@ struct Main {
     _locks: Vec<BusLock>,
     screen: Screen,
     last_state: Option<StateName>,
-    last_next: Option<&'static str>,
+    /// What was told about arming in this state, and when: two conditions that alternate must not fill the log.
+    told: Vec<(&'static str, Instant)>,
     said_ready: bool,
 }
 
@@ -121,16 +125,19 @@ impl Main {
             _locks: locks,
             screen: Screen::new(),
             last_state: None,
-            last_next: None,
+            told: Vec::new(),
             said_ready: false,
         })
     }
 
     /// Starts the threads and stays until they have ended.
     fn run(&mut self, listen_only: bool) -> u8 {
-        let Ok(mut signals) = Signals::new([SIGTERM, SIGINT, SIGUSR1]) else {
-            complain("cannot listen for signals");
-            return exit::SOFTWARE;
+        let mut signals = match Signals::new([SIGTERM, SIGINT, SIGUSR1]) {
+            Ok(signals) => signals,
+            Err(error) => {
+                complain(&format!("cannot listen for signals: {error}"));
+                return exit::UNAVAILABLE;
+            }
         };
         let counters = last_counters(&self.config);
         let lockout = self.runtime.as_ref().and_then(RuntimeDirectory::lockout);
@@ -142,14 +149,19 @@ impl Main {
             real_time: true,
             counters,
             locked_out: lockout.is_some(),
-            last_counters: self.runtime.as_ref().and_then(|directory| LastCounters::create(directory).ok()),
+            last_counters: self.last_counters(),
             runtime: self.runtime.clone(),
         };
         let gateway = match Gateway::start(&self.config, options) {
             Ok(gateway) => gateway,
             Err(error) => {
                 complain(&error.to_string());
-                return exit::SOFTWARE;
+                // No more threads is the machine's doing; the others cannot be after `config::load`.
+                return if matches!(error, StartError::Spawn(_)) {
+                    exit::UNAVAILABLE
+                } else {
+                    exit::SOFTWARE
+                };
             }
         };
         if listen_only {
@@ -175,6 +187,17 @@ impl Main {
             code = exit::SOFTWARE;
         }
         self.end(gateway, code)
+    }
+
+    /// The file that `safe-stop` reads, where there can be one.
+    fn last_counters(&self) -> Option<LastCounters> {
+        let runtime = self.runtime.as_ref()?;
+        LastCounters::create(runtime)
+            .map_err(|error| {
+                let place = runtime.path().display();
+                self.log.line(format_args!("warning: {place}: {error}: alive counters do not survive"));
+            })
+            .ok()
     }
 
     fn take_signal(&self, signal: i32, gateway: &Gateway) {
@@ -250,7 +273,7 @@ impl Main {
                 self.keep_lockout(status);
             }
             self.last_state = Some(status.state);
-            self.last_next = None;
+            self.told.clear();
         }
         if let Some(reaction) = status.reaction
             && self.screen.note_reaction(reaction.trip.at)
@@ -261,12 +284,15 @@ impl Main {
                 millis_f64(reaction.time)
             ));
         }
-        if self.last_next != next
-            && let Some(todo) = next
+        let now = clock::now();
+        self.told.retain(|(_, at)| now.since(*at) < SAY_AGAIN);
+        if let Some(todo) = next
+            && self.told.iter().all(|(told, _)| *told != todo)
         {
-            self.last_next = next;
+            self.told.push((todo, now));
             if !self.screen.is_terminal {
-                self.log.line(format_args!("{}: to arm: {todo}", status.state.name()));
+                let what = if status.faults.first().is_some() { "cannot arm" } else { "to arm" };
+                self.log.line(format_args!("{}: {what}: {todo}", status.state.name()));
             }
         }
         notify::status(status.state.name());
@@ -318,7 +344,7 @@ struct Screen {
     is_terminal: bool,
     lines: usize,
     status: Option<Status>,
-    last_reaction: Option<crate::time::Instant>,
+    last_reaction: Option<Instant>,
 }
 
 impl Screen {
@@ -327,7 +353,7 @@ impl Screen {
     }
 
     /// Whether this reaction has not been told yet.
-    fn note_reaction(&mut self, at: crate::time::Instant) -> bool {
+    fn note_reaction(&mut self, at: Instant) -> bool {
         self.last_reaction.replace(at) != Some(at)
     }
 

@@ -216,9 +216,12 @@ fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Con
     })
 }
 
+/// `None` for a role of another version. A role that is missing or misspelled is reported, and the rest of the file is
+/// read as a vehicle's: every problem at once.
 fn role(root: &Table<'_>) -> Option<Role> {
-    let item = root.required("role", "\"vehicle\"")?;
-    let role = item.choice(root.findings, &[("vehicle", Some(Role::Vehicle)), ("operator", None)])?;
+    let Some(item) = root.required("role", "\"vehicle\"") else { return Some(Role::Vehicle) };
+    let roles = [("vehicle", Some(Role::Vehicle)), ("operator", None)];
+    let Some(role) = item.choice(root.findings, &roles) else { return Some(Role::Vehicle) };
     if role.is_none() {
         root.findings
             .at(item, "the operator role is not part of this version: this gateway serves vehicles only");

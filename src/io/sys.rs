@@ -230,12 +230,35 @@ pub fn scheduling() -> Result<(i32, i32), Errno> {
 /// Locks what the process has touched and will touch into memory. Pages are locked when first used: locking whole
 /// stacks and arenas unseen would cost tens of megabytes. So touch what must not fault (see [`prefault_stack`]).
 ///
+/// A limit that holds the present but not the threads to come is as good as none: every later mapping would fail, so
+/// nothing is locked then.
+///
 /// # Errors
 /// `EPERM` or `ENOMEM` without the right (`LimitMEMLOCK=`).
 pub fn lock_memory() -> Result<(), Errno> {
     // SAFETY: takes flags only and changes no memory contents.
     let result = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
-    Errno::result(result).map(drop)
+    Errno::result(result)?;
+    if has_room() {
+        return Ok(());
+    }
+    // SAFETY: takes nothing and changes no memory contents.
+    Errno::result(unsafe { libc::munlockall() })?;
+    Err(Errno::ENOMEM)
+}
+
+/// Whether the stacks of every thread can still be mapped: 2 MiB each (the standard library's size), and as much again.
+fn has_room() -> bool {
+    const ROOM: usize = (crate::limits::BUSES + 3) * 2 * (2 << 20);
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new anonymous mapping touches nothing that exists, and no page of it is used.
+    let probe =
+        unsafe { libc::mmap(ptr::null_mut(), ROOM, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    if probe == libc::MAP_FAILED {
+        return false;
+    }
+    // SAFETY: this very mapping, which nothing refers to.
+    unsafe { libc::munmap(probe, ROOM) == 0 }
 }
 
 /// Touches the next 128 KiB of the calling thread's stack, so that no later call there faults. Deeper than any call

@@ -43,6 +43,11 @@ pub enum LinkError {
     Reset,
     /// The peer's machine did not answer in time.
     TimedOut,
+    /// Closed by us: what the peer sends is not OCP.
+    Nonsense,
+    /// Closed by us: the peer sent no message for too long. It may be another program, or a machine that has gone
+    /// without a word.
+    Silent,
     /// Any other errno.
     Io(i32),
 }
@@ -53,6 +58,8 @@ impl fmt::Display for LinkError {
             Self::Closed => f.write_str("closed by the peer"),
             Self::Reset => f.write_str("refused or reset by the peer"),
             Self::TimedOut => f.write_str("no answer from the peer's machine"),
+            Self::Nonsense => f.write_str("this is not OCP (another program on that port?)"),
+            Self::Silent => f.write_str("connected, but no message comes (another program on that port?)"),
             Self::Io(errno) => f.write_str(Errno::from_raw(*errno).desc()),
         }
     }

@@ -18,6 +18,11 @@ use crate::topology::{Arrival, Counter, Demand, Event, Rx, Shared, Tx};
 /// How long one step of connecting may wait: the thread's beat must go on.
 const CONNECT_TURN: Duration = Duration::from_millis(20);
 
+/// A connection that brings no message for this long is closed and made anew: a peer that vanished without a word never
+/// says so, and nothing is sent to it that could fail. The trip came long before (`ocp_silence_ms`); this is the
+/// read timeout of the vendor's own examples.
+const SILENT: Duration = Duration::from_secs(2);
+
 /// What the thread can reach.
 pub(super) struct Ends {
     pub(super) node: OcpNode,
@@ -37,6 +42,8 @@ pub(super) fn run(mut ends: Ends) {
     let seed = clock::now().as_nanos();
     let mut connector = Connector::new(&ends.address.ip().to_string(), ends.address.port(), seed);
     let mut told = None;
+    // How the last connection ended, if it brought nothing.
+    let mut useless = None;
     while !ends.shared.ended() {
         ends.shared.beat_ocp(clock::now());
         ends.drain();
@@ -49,23 +56,31 @@ pub(super) fn run(mut ends: Ends) {
                 }
             }
             Progress::Connected(link) => {
-                told = None;
                 let before = ends.node.counters().messages;
-                let error = ends.session(&link);
+                let error = ends.session(&link, useless.is_none());
                 drop(link);
-                ends.events.offer(Event::OcpLost(error));
-                connector.session_ended(ends.node.counters().messages > before);
+                let worked = ends.node.counters().messages > before;
+                // Told once per kind here too: a stranger on the port is met every few seconds.
+                if worked || useless != Some(error) {
+                    ends.events.offer(Event::OcpLost(error));
+                }
+                (told, useless) = (None, (!worked).then_some(error));
+                connector.session_ended(worked);
             }
         }
     }
 }
 
 impl Ends {
-    /// One connection, from its start to its end.
-    fn session(&mut self, link: &TcpLink) -> LinkError {
+    /// One connection, from its start to its end. It is told at once, or only when its first message came.
+    fn session(&mut self, link: &TcpLink, tell_at_once: bool) -> LinkError {
         self.node.handle_connected();
         self.shared.set_link(Some(self.node.session()));
-        self.events.offer(Event::OcpConnected);
+        if tell_at_once {
+            self.events.offer(Event::OcpConnected);
+        }
+        let mut is_told = tell_at_once;
+        let (mut messages, mut message_at) = (self.node.counters().messages, clock::now());
         let mut status = None;
         let error = loop {
             if self.shared.ended() {
@@ -93,6 +108,15 @@ impl Ends {
             }
             self.trip(self.node.handle_timeout(now), now);
             self.count();
+            if self.node.counters().messages > messages {
+                (messages, message_at) = (self.node.counters().messages, now);
+                if !is_told {
+                    is_told = true;
+                    self.events.offer(Event::OcpConnected);
+                }
+            } else if now.since(message_at) >= SILENT {
+                break LinkError::Silent;
+            }
         };
         self.count();
         // The link first, then the bits, then the wake-up: the core sees all of it at once.
@@ -128,7 +152,7 @@ impl Ends {
                 OcpEvent::Close { faults } => {
                     self.trip(faults, now);
                     newest = None;
-                    result = Err(LinkError::Closed);
+                    result = Err(LinkError::Nonsense);
                     break;
                 }
             }
