@@ -4,6 +4,8 @@
 //! and frames alone; what the library says of itself is no evidence here. Never judges by the clock of a busy host: it
 //! judges what follows what. The same drive on real SocketCAN is `tests/vm/gateway.py`, the times are `reaction.py`.
 
+#![allow(clippy::disallowed_methods, reason = "a test reads what its processes print")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::DirBuilderExt as _;

@@ -152,8 +152,8 @@ pub struct SignalPlan {
     pub source: Source,
     /// A switch that flips the value with each press instead of being held.
     pub toggle: bool,
-    /// Switches that choose a value, in the signal's unit; the first in this list that is held wins, and it stays chosen after the release. Where this is not empty it
-    /// stands in place of `source`.
+    /// Switches that choose a value, in the signal's unit: the first in this list that is held, and it stays chosen
+    /// after its release. Where this is not empty it stands in place of `source`.
     pub select: Vec<(Source, f64)>,
     /// From the source's reading to a value in the signal's unit.
     pub transform: Transform,
