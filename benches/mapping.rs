@@ -45,10 +45,7 @@ const TARGET_US: f64 = 100.0;
 const PER_FRAME: usize = 30;
 
 fn main() {
-    println!(
-        "mapping: one core step, and every frame packed, checked and echoed; {}",
-        support::scheduler_note(false)
-    );
+    println!("mapping: one core step, and every frame packed, checked and echoed; {}", support::machine());
     println!(
         "ARMED, every signal from an axis with dead zone, expo and slew limits, every frame with counter and CRC-8"
     );

@@ -133,7 +133,10 @@ pub fn machine() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or_default();
-    format!("{cores} cores, load {load} before, kernel {}", kernel.trim())
+    // The benches before this one leave a load below 1; more of it is somebody else's.
+    let busy = load.parse::<f64>().is_ok_and(|load| load > 1.5);
+    let others = if busy { " (OTHER PROGRAMS ARE BUSY HERE: tails are theirs)" } else { "" };
+    format!("{cores} cores, load {load} before{others}, kernel {}", kernel.trim())
 }
 
 /// The same with the scheduler of a running gateway.
