@@ -89,7 +89,7 @@ impl World {
         let plan = plan(signals);
         let frames = plan.send.len();
         let settings = Settings::default();
-        let options = CoreOptions { settings, arms_per_minute: 10, counters: Vec::new(), locked_out: false };
+        let options = CoreOptions { settings, arms_per_minute: 10, counters: Vec::new(), locked_out: None };
         let mut node = WatchdogNode::new(Core::new(plan, options));
         let now = Instant::from_millis(1_000);
         node.handle_bus(now, 0, BusEvent::Up { proof: true });

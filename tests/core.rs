@@ -233,7 +233,7 @@ fn row_46_a_switch_that_appears_pressed_was_not_seen_released() {
     plan.send[0].signals[0].kind = ocpcan::signals::plan::Kind::Enable;
     let mut rig = Rig::healthy(PLAIN, quick());
     let options =
-        CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: false };
+        CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: None };
     rig.core = ocpcan::safety::core::Core::new(plan, options);
     rig.pad = None;
     rig.run(3_000);
@@ -429,7 +429,7 @@ fn a_signal_that_waits_for_standstill_waits_and_no_actuator_does() {
     plan.send[0].signals[1].at_standstill = true;
     let mut rig = Rig::healthy(PLAIN, quick());
     let options =
-        CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: false };
+        CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: None };
     rig.core = ocpcan::safety::core::Core::new(plan, options);
     rig.arm();
     drive_off(&mut rig);
@@ -501,7 +501,7 @@ fn row_09_more_than_ten_arms_a_minute_lock_out_until_a_person_acknowledges() {
     assert_eq!(rig.state(), StateName::Lockout);
     let cause = rig.core.status().cause.unwrap();
     assert_eq!((cause.fault, cause.from), (Fault::TooManyArms, StateName::Ready));
-    assert!(rig.core.lockout_lasts());
+    assert!(rig.core.status().lasting_lockout().is_some());
     rig.press_arm(false);
     rig.requests.acknowledge = true;
     rig.step(10);
@@ -509,14 +509,41 @@ fn row_09_more_than_ten_arms_a_minute_lock_out_until_a_person_acknowledges() {
     rig.arm();
 
     // A restart of the process does not clear it.
-    let options =
-        CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: true };
+    let options = CoreOptions {
+        settings: quick(),
+        arms_per_minute: 10,
+        counters: Vec::new(),
+        locked_out: Some(Fault::TooManyArms),
+    };
     let mut rig = Rig::with(PLAIN, Instant::from_millis(1_000_000), options);
     rig.bus_up(0);
     rig.connect();
     rig.run(5_000);
     assert_eq!(rig.state(), StateName::Lockout);
-    assert!(rig.core.lockout_lasts());
+    assert!(rig.core.status().lasting_lockout().is_some());
+}
+
+#[test]
+fn a_lockout_outlives_the_process_with_its_cause_unless_it_was_a_panic() {
+    for (fault, lasts) in [(Fault::ForeignWriter, true), (Fault::CanDead, true), (Fault::Panic, false)] {
+        // A first cause of class A, which is what the operator is told, does not hide why it is locked.
+        let mut rig = rig_in(StateName::Safe);
+        rig.trips = fault.into();
+        rig.step(5);
+        assert_eq!(rig.state(), StateName::Lockout, "{fault:?}");
+        assert_eq!(rig.core.status().lasting_lockout(), lasts.then_some(fault));
+
+        let options = CoreOptions {
+            settings: quick(),
+            arms_per_minute: 10,
+            counters: Vec::new(),
+            locked_out: Some(fault),
+        };
+        let mut rig = Rig::with(PLAIN, Instant::from_millis(1_000_000), options);
+        rig.bus_up(0);
+        rig.run(5_000);
+        assert_eq!((rig.state(), rig.core.status().lockout), (StateName::Lockout, Some(fault)));
+    }
 }
 
 #[test]
@@ -653,7 +680,7 @@ fn a_trip_does_not_wait_for_the_gap_of_a_frame_on_command() {
     plan.send[2].mode = ocpcan::signals::plan::SendMode::OnCommand { min_gap: ms(35) };
     let mut rig = Rig::healthy(FULL, quick());
     let options =
-        CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: false };
+        CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: None };
     rig.core = ocpcan::safety::core::Core::new(plan, options);
     rig.arm();
     rig.pad.as_mut().unwrap().buttons |= 1 << plan::TOOL_BIT;
@@ -702,12 +729,8 @@ fn nothing_due_is_asked_for_in_the_past_while_it_cannot_be_sent() {
 
 #[test]
 fn i9_counters_run_on_across_trips_and_restarts() {
-    let options = CoreOptions {
-        settings: quick(),
-        arms_per_minute: 15,
-        counters: vec![200, 7, 999],
-        locked_out: false,
-    };
+    let options =
+        CoreOptions { settings: quick(), arms_per_minute: 15, counters: vec![200, 7, 999], locked_out: None };
     let mut rig = Rig::with(FULL, Instant::from_millis(1_000_000), options);
     rig.bus_up(0);
     rig.bus_up(1);
@@ -1130,7 +1153,7 @@ fn row_74_the_core_arms_drives_and_trips_at_every_edge_of_time() {
             settings: quick(),
             arms_per_minute: 10,
             counters: vec![15, 0, 255],
-            locked_out: false,
+            locked_out: None,
         };
         let mut rig = Rig::with(FULL, Instant::from_nanos(start), options);
         // The Streamer's own clock is small here: its acks must not become negative.
@@ -1145,7 +1168,7 @@ fn row_74_the_core_arms_drives_and_trips_at_every_edge_of_time() {
     }
     // At the very end of time the clock stands still: whatever happens, nothing panics and nothing moves.
     let options =
-        CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: false };
+        CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: None };
     let mut rig = Rig::with(FULL, Instant::from_nanos(u64::MAX - 1_000_000_000), options);
     rig.bus_up(0);
     rig.bus_up(1);
@@ -1268,7 +1291,7 @@ fn an_unpackable_value_is_never_sent_and_locks_out() {
         ocpcan::signals::transform::Transform::one_sided(-1.0, 1.0).output(0.0, 1_000.0);
     let mut rig = Rig::healthy(PLAIN, quick());
     let options =
-        CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: false };
+        CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: None };
     rig.core = ocpcan::safety::core::Core::new(plan, options);
     rig.arm();
     rig.run(1_000);
@@ -1297,7 +1320,7 @@ fn limits_that_make_no_sense_do_not_panic() {
         }
         let mut rig = Rig::healthy(PLAIN, quick());
         let options =
-            CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: false };
+            CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: None };
         rig.core = ocpcan::safety::core::Core::new(plan, options);
         for step in 0..600 {
             rig.press_arm(rig.state() == StateName::Ready && step % 100 > 10);
@@ -1320,7 +1343,7 @@ fn a_throttle_is_safe_in_the_first_frame_whatever_its_stop_profile_says() {
         plan.send[0].signals[1].stop = profile;
         let mut rig = Rig::healthy(PLAIN, quick());
         let options =
-            CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: false };
+            CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: None };
         rig.core = ocpcan::safety::core::Core::new(plan, options);
         rig.arm();
         drive_off(&mut rig);
@@ -1355,7 +1378,7 @@ fn what_the_operator_asks_for_beyond_the_limits_is_not_sent() {
     plan.send[0].signals[1].max = 50.0;
     let mut rig = Rig::healthy(PLAIN, quick());
     let options =
-        CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: false };
+        CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: None };
     rig.core = ocpcan::safety::core::Core::new(plan, options);
     // A plain number has no range of its own: 3 fits the bits and not the limits.
     rig.user[1] = UserValue::Number(3.0);

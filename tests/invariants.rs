@@ -80,7 +80,7 @@ impl Trace {
             settings,
             arms_per_minute: 3,
             counters: vec![u32::try_from(rng.range(0, 300)).unwrap(); 3],
-            locked_out: rng.per_mille(10),
+            locked_out: rng.per_mille(10).then_some(ocpcan::safety::faults::Fault::TooManyArms),
         };
         let mut rig = Rig::with(options, start, core);
         rig.message_every = Duration::from_millis(rng.range(10, 20));

@@ -101,7 +101,7 @@ struct Key {
 impl Node {
     fn start() -> Self {
         let options =
-            CoreOptions { settings: quick(), arms_per_minute: 15, counters: Vec::new(), locked_out: false };
+            CoreOptions { settings: quick(), arms_per_minute: 15, counters: Vec::new(), locked_out: None };
         let mut rig = Rig::with(OPTIONS, Instant::from_millis(1_000_000), options);
         rig.bus_up(0);
         rig.connect();

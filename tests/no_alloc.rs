@@ -188,7 +188,7 @@ fn options(config: &Config) -> CoreOptions {
         settings: config.settings,
         arms_per_minute: config.arms_per_minute,
         counters: Vec::new(),
-        locked_out: false,
+        locked_out: None,
     }
 }
 

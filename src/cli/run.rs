@@ -141,14 +141,19 @@ impl Main {
         };
         let counters = last_counters(&self.config);
         let lockout = self.runtime.as_ref().and_then(RuntimeDirectory::lockout);
-        if let Some(reason) = &lockout {
-            self.log.line(format_args!("LOCKOUT of the last run still holds: {reason}"));
+        // The marker holds the fault's name; one that cannot be read locks out all the same.
+        let locked_out = lockout.as_ref().map(|name| Fault::from_name(name).unwrap_or(Fault::TooManyArms));
+        if let Some(fault) = locked_out {
+            self.log.line(format_args!(
+                "LOCKOUT of the last run still holds: {}; stop and start the gateway to acknowledge it",
+                fault.text()
+            ));
         }
         let options = GatewayOptions {
             listen_only,
             real_time: true,
             counters,
-            locked_out: lockout.is_some(),
+            locked_out,
             last_counters: self.last_counters(),
             runtime: self.runtime.clone(),
         };
@@ -263,6 +268,11 @@ impl Main {
         if self.last_state != Some(status.state) {
             let before = self.last_state.map_or("start", StateName::name);
             let cause = match (status.state, &status.cause) {
+                (StateName::Lockout, _) if status.lockout.is_some() => {
+                    status.lockout.map_or_else(String::new, |fault| {
+                        format!(" because of {} ({})", fault.name(), fault.text())
+                    })
+                }
                 (StateName::Safe | StateName::Stopping | StateName::Lockout, Some(trip)) => {
                     format!(" because of {} ({})", trip.fault.name(), trip.fault.text())
                 }
@@ -299,12 +309,11 @@ impl Main {
         self.screen.status = Some(*status);
     }
 
-    /// A lockout for arming too often must survive a restart that no person asked for.
+    /// A lockout must survive a restart that no person asked for.
     fn keep_lockout(&self, status: &Status) {
-        let lasting = status.cause.is_some_and(|trip| trip.fault == Fault::TooManyArms);
-        if lasting
+        if let Some(fault) = status.lasting_lockout()
             && let Some(runtime) = &self.runtime
-            && let Err(error) = runtime.set_lockout(Fault::TooManyArms.text())
+            && let Err(error) = runtime.set_lockout(fault.name())
         {
             self.log.line(format_args!("warning: the lockout is not kept: {error}"));
         }

@@ -183,7 +183,7 @@ impl Report {
         if let Some(reaction) = &status.reaction {
             writer.number(&keys.reaction_ms, millis_f64(reaction.time))?;
         }
-        match status.faults.first() {
+        match status.faults.first().or(status.lockout) {
             Some(fault) => writer.text(&keys.fault, fault.name())?,
             None => writer.null(&keys.fault)?,
         }
@@ -271,7 +271,7 @@ mod tests {
             settings: Settings::default(),
             arms_per_minute: 10,
             counters: Vec::new(),
-            locked_out: false,
+            locked_out: None,
         };
         let mut core = Core::new(plan, options);
         core.step(at(0), &Input::IDLE);

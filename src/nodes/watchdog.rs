@@ -209,7 +209,7 @@ mod tests {
             settings: Settings::default(),
             arms_per_minute: 10,
             counters: Vec::new(),
-            locked_out: false,
+            locked_out: None,
         };
         WatchdogNode::new(Core::new(plan::plan(PlanOptions::default()), options))
     }

@@ -14,7 +14,7 @@ mod states;
 use self::states::State;
 use super::buswatch::{BusEvent, BusWatch};
 use super::envelope::{Demand, Envelope, Mode};
-use super::faults::{Fault, Faults};
+use super::faults::{Class, Fault, Faults};
 use super::guards::{self, Contradictions};
 use super::input::{CanEvent, Command, Input, Output, Reaction, StateName, Status, Stop, Trip};
 use super::rearm::{Checklist, ClearTimer};
@@ -49,8 +49,8 @@ pub struct CoreOptions {
     pub arms_per_minute: u32,
     /// Alive counters of a previous process, in the order of the plan's frames.
     pub counters: Vec<u32>,
-    /// A previous process was in LOCKOUT and no person has acknowledged it.
-    pub locked_out: bool,
+    /// Why a previous process was in LOCKOUT, where no person has acknowledged it since.
+    pub locked_out: Option<Fault>,
 }
 
 /// The safety core. A copy of it goes on by itself: what-if questions of simulations and tests.
@@ -72,6 +72,8 @@ pub struct Core {
     needs_pad: bool,
     clear: ClearTimer,
     cause: Option<Trip>,
+    /// Why it is, or will be after STOPPING, in LOCKOUT.
+    lockout: Option<Fault>,
     /// Whether the next trip is a first cause: the clear procedure was completed since the last one.
     cause_open: bool,
     pending: Option<(Trip, u64)>,
@@ -112,6 +114,7 @@ impl Core {
             envelope,
             clear: ClearTimer::default(),
             cause: None,
+            lockout: None,
             cause_open: true,
             pending: None,
             last_reaction: None,
@@ -130,8 +133,8 @@ impl Core {
             reaction: None,
             plan,
         };
-        if options.locked_out {
-            core.raised.insert(Fault::TooManyArms);
+        if let Some(fault) = options.locked_out.filter(|fault| fault.class() == Class::B) {
+            core.raised.insert(fault);
         }
         core
     }
@@ -424,14 +427,8 @@ impl Core {
                 && !self.faults.contains(Fault::CanDead)
                 && self.buses.iter().all(BusWatch::is_ready),
             throttle_scale: self.throttle_scale,
+            lockout: self.lockout,
         }
-    }
-
-    /// Whether a restart of the process must not clear this LOCKOUT.
-    #[must_use]
-    pub fn lockout_lasts(&self) -> bool {
-        self.state == State::Lockout
-            && self.cause.is_some_and(|trip| trip.faults.contains(Fault::TooManyArms))
     }
 }
 

@@ -143,6 +143,12 @@ faults! {
 }
 
 impl Fault {
+    /// The fault with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|fault| fault.name() == name)
+    }
+
     /// Longest time from the evidence (last message, last progress, the message itself) to the safe frame on the bus.
     #[must_use]
     pub fn bound(self, settings: &Settings) -> Duration {

@@ -219,4 +219,15 @@ pub struct Status {
     pub can_alive: bool,
     /// Factor on the throttle (latency, missing counter).
     pub throttle_scale: f64,
+    /// Why it is, or will be after STOPPING, in LOCKOUT.
+    pub lockout: Option<Fault>,
+}
+
+impl Status {
+    /// The cause of a LOCKOUT that a restart of the process must not clear: every one but the process's own panic, after
+    /// which the service starts anew and the whole procedure of arming stands between it and motion.
+    #[must_use]
+    pub fn lasting_lockout(&self) -> Option<Fault> {
+        self.lockout.filter(|fault| self.state == StateName::Lockout && *fault != Fault::Panic)
+    }
 }

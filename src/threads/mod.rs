@@ -23,6 +23,7 @@ use crate::nodes::watchdog::WatchdogNode;
 use crate::proto::ocp::UserForm;
 use crate::proto::ocp::user_data::UserPathsError;
 use crate::safety::core::{Core, CoreOptions};
+use crate::safety::faults::Fault;
 use crate::topology::{Edge, Event, Rx, Shared, Thread, Tx, channel};
 
 /// How a gateway is started, beyond its configuration.
@@ -34,8 +35,8 @@ pub struct GatewayOptions {
     pub real_time: bool,
     /// Alive counters of a previous process.
     pub counters: Vec<u32>,
-    /// A previous process left a lasting LOCKOUT.
-    pub locked_out: bool,
+    /// The lasting LOCKOUT that a previous process left.
+    pub locked_out: Option<Fault>,
     /// Where the alive counters are kept for the program that sends safe frames after this process.
     pub last_counters: Option<LastCounters>,
     /// The directory in which a restart of a bus is asked for.

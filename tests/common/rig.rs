@@ -150,7 +150,7 @@ impl Rig {
                 settings,
                 arms_per_minute: ARMS_PER_MINUTE.0,
                 counters: Vec::new(),
-                locked_out: false,
+                locked_out: None,
             },
         )
     }

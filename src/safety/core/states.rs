@@ -3,7 +3,7 @@
 //! Owns the one `match` that decides what may follow what, the arming procedure, and the record of a trip. Relies on what
 //! [`Core::step`](super::Core::step) found out before: the faults and the checklist. Never looks at the world itself.
 
-use super::super::faults::Fault;
+use super::super::faults::{Class, Fault};
 use super::super::input::{Input, StateName, Stop, Trip};
 use super::{Core, bit};
 use crate::signals::source::{Reading, Readings};
@@ -63,6 +63,9 @@ impl Core {
         let neutral = self.newest.is_some() && self.envelope.is_neutral(&readings);
         let switch = self.arm_switch(&readings);
         let lock = self.faults.any_class_b();
+        if self.lockout.is_none() {
+            self.lockout = self.faults.first().filter(|fault| fault.class() == Class::B);
+        }
         match self.state {
             // INIT -> SAFE after listening, INIT -> LOCKOUT on a foreign writer
             State::Init => {
@@ -105,6 +108,7 @@ impl Core {
                 if self.state == State::Armed && self.too_many_arms(now) {
                     self.state = State::Ready { released, pressed_at };
                     self.faults.insert(Fault::TooManyArms);
+                    self.lockout = Some(Fault::TooManyArms);
                     return Some(self.trip(now, input, State::Lockout));
                 }
             }
@@ -131,6 +135,7 @@ impl Core {
                     self.state = State::Safe;
                     self.clear.reset();
                     self.arms.clear();
+                    self.lockout = None;
                 }
             }
             // DIAG -> SAFE

@@ -77,7 +77,7 @@ impl Gateway {
                 settings: config.settings,
                 arms_per_minute: config.arms_per_minute,
                 counters: Vec::new(),
-                locked_out: false,
+                locked_out: None,
             },
         );
         let ocp = OcpNode::new(&config.plan, config.settings, UserForm::Auto);
