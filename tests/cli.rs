@@ -213,3 +213,14 @@ fn manual_pages_are_printed_and_written() {
     let nowhere = ocpcan(&["man", "--dir", "/nowhere"]);
     assert_eq!(nowhere.status.code(), Some(74));
 }
+
+#[test]
+fn a_demo_that_cannot_record_says_so() {
+    let bus = format!("sim:full{}", std::process::id());
+    let output = Command::new(env!("CARGO_BIN_EXE_ocpcan"))
+        .args(["demo", "--seconds", "10", "--record", "/dev/full", "--bus", &bus])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("the recording is not complete"), "{told}");
+}

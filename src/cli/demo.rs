@@ -183,6 +183,9 @@ impl Demo {
             let _ = self.gateway.events.wait(TURN);
             self.observer.collect();
         }
+        if let Some(error) = self.observer.end_recording() {
+            complain(&format!("the recording is not complete: {error}"));
+        }
         let ended = self.gateway.all_ended();
         // The simulators end after the gateway, so that its last frames have someone to obey them.
         let stopped = self.ocp.stop().is_ok();

@@ -3,7 +3,7 @@
 //! Owns its own port and the decoded frames of the example. Relies on `signals::dbc`. Never writes.
 
 use std::fs::File;
-use std::io::{BufWriter, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 
 use crate::can::candump::LogLine;
@@ -33,6 +33,7 @@ pub(super) struct Observer {
     port: Port,
     plan: Plan,
     record: Option<BufWriter<File>>,
+    record_error: Option<io::Error>,
     bus: String,
     pub(super) drive: Drive,
     pub(super) speed_kph: Option<f64>,
@@ -57,6 +58,7 @@ impl Observer {
             port,
             plan: config.plan.clone(),
             record,
+            record_error: None,
             bus: bus.trim_start_matches("sim:").to_owned(),
             drive: Drive::default(),
             speed_kph: None,
@@ -73,13 +75,20 @@ impl Observer {
             self.frames += 1;
             if let Some(out) = &mut self.record {
                 let line = LogLine { wall_us: clock::wall_us(), bus: &self.bus, frame: received.frame };
-                // A full disk ends the recording, not the demo.
-                if writeln!(out, "{line}").is_err() {
+                // A full disk ends the recording, not the demo; the end tells.
+                if let Err(error) = writeln!(out, "{line}") {
                     self.record = None;
+                    self.record_error = Some(error);
                 }
             }
             self.look(received.at, &received.frame);
         }
+    }
+
+    /// Writes the rest of the recording. Why it is not whole, if it is not.
+    pub(super) fn end_recording(&mut self) -> Option<io::Error> {
+        let flushed = self.record.take().map_or(Ok(()), |mut out| out.flush());
+        self.record_error.take().or_else(|| flushed.err())
     }
 
     fn look(&mut self, at: Instant, frame: &crate::can::Frame) {
