@@ -1405,7 +1405,7 @@ fn a_frame_that_does_not_decode_to_what_was_meant_is_never_sent() {
     plan.send[0].signals[2].codec.start = 20;
     let mut rig = Rig::healthy(PLAIN, quick());
     let options =
-        CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: false };
+        CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: None };
     rig.core = ocpcan::safety::core::Core::new(plan, options);
     for _ in 0..200 {
         rig.step(5);
