@@ -133,9 +133,9 @@ pub fn machine() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or_default();
-    // The benches before this one leave a load below 1; more of it is somebody else's.
+    // What was busy before may still be; a figure of the tail is then not the gateway's alone.
     let busy = load.parse::<f64>().is_ok_and(|load| load > 1.5);
-    let others = if busy { " (OTHER PROGRAMS ARE BUSY HERE: tails are theirs)" } else { "" };
+    let others = if busy { " (busy before this bench: tails may be others')" } else { "" };
     format!("{cores} cores, load {load} before{others}, kernel {}", kernel.trim())
 }
 
