@@ -17,7 +17,7 @@ pub struct Args {
 pub fn run(args: &Args) -> u8 {
     let command = Cli::command();
     if let Some(dir) = &args.dir {
-        return match clap_mangen::generate_to(command, dir) {
+        return match std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(command, dir)) {
             Ok(()) => exit::OK,
             Err(error) => {
                 complain(&format!("{}: {error}", dir.display()));

@@ -152,9 +152,9 @@ impl Main {
         let options = GatewayOptions {
             listen_only,
             real_time: true,
-            counters,
             locked_out,
-            last_counters: self.last_counters(),
+            last_counters: self.last_counters(&counters),
+            counters,
             runtime: self.runtime.clone(),
         };
         let gateway = match Gateway::start(&self.config, options) {
@@ -195,14 +195,23 @@ impl Main {
     }
 
     /// The file that `safe-stop` reads, where there can be one.
-    fn last_counters(&self) -> Option<LastCounters> {
+    fn last_counters(&self, left: &[u32]) -> Option<LastCounters> {
         let runtime = self.runtime.as_ref()?;
-        LastCounters::create(runtime)
+        let kept = LastCounters::create(runtime)
             .map_err(|error| {
                 let place = runtime.path().display();
                 self.log.line(format_args!("warning: {place}: {error}: alive counters do not survive"));
             })
-            .ok()
+            .ok()?;
+        // What the last process left is kept until this one has sent: it may be killed before its first frame.
+        for (slot, (send, next)) in self.config.plan.send.iter().zip(left).enumerate() {
+            if let Some(counter) = send.counter {
+                let last = next.checked_sub(1).unwrap_or_else(|| counter.modulo.saturating_sub(1));
+                let bus = u8::try_from(send.bus).unwrap_or(u8::MAX);
+                kept.record(slot, bus, send.id, last.to_le_bytes()[0]);
+            }
+        }
+        Some(kept)
     }
 
     fn take_signal(&self, signal: i32, gateway: &Gateway) {

@@ -119,7 +119,7 @@ impl Report {
                 FeedbackValue::Fresh { value, .. } => Some(value),
                 FeedbackValue::Stale { .. } | FeedbackValue::Never => None,
             };
-            Some((fresh(lat)?, fresh(lon)?))
+            Some((tidied(fresh(lat)?), tidied(fresh(lon)?)))
         });
         Ok(writer.finish(position))
     }
@@ -195,6 +195,11 @@ impl Report {
         writer.integer(&keys.session_run, i64::from(status.session_run))?;
         writer.end_object()
     }
+}
+
+/// Without the noise of the scaling: nine digits after the point are 0.1 mm.
+fn tidied(degrees: f64) -> f64 {
+    (degrees * 1e9).round() / 1e9
 }
 
 /// What the operator should do next; `None` while armed.

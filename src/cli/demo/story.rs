@@ -169,8 +169,11 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// Arming takes at most this long, or something is wrong.
 const ARM_LIMIT: Duration = Duration::from_secs(20);
 
-/// A scene, from the end of the last one to its own: stopping up to 5 s, clear 1 s, neutral, hold, drive and fault.
-const SCENE_TIME: Duration = Duration::from_secs(9);
+/// From an injection to driving again: the fault held 1 s, at rest 1 s, clear 1 s, neutral 0.5 s, hold 1 s, and some.
+const RECOVERY_TIME: Duration = Duration::from_secs(7);
+
+/// A machine that is too slow to arm again ends the show this long after its time.
+const OVERTIME: Duration = Duration::from_secs(15);
 
 /// The story.
 pub(super) struct Story {
@@ -312,14 +315,18 @@ impl Story {
     pub(super) fn handle_timeout(&mut self, now: Instant, observer: &Observer) {
         match self.step {
             Step::Arming { since, .. } => {
-                if now.since(since) >= ARM_LIMIT {
-                    self.gave_up = Some("the gateway did not arm within 20 s");
+                if now.since(since) >= ARM_LIMIT || now >= self.end + OVERTIME {
+                    self.gave_up = Some("the gateway did not arm again in time");
                     self.step = Step::Over;
                 }
             }
             Step::Driving { since } => {
                 self.drive(now, since);
-                if now.since(since) >= DRIVE {
+                // The show ends driving: every injected fault is recovered from, and armed again after.
+                let has_time = self.rows.is_empty() || now + RECOVERY_TIME <= self.end;
+                if now >= self.end {
+                    self.step = Step::Over;
+                } else if now.since(since) >= DRIVE && has_time {
                     self.inject(now);
                 }
             }
@@ -342,11 +349,7 @@ impl Story {
             Step::Recovering { since } => {
                 let at_rest = self.last_state == Some(StateName::Safe);
                 if at_rest || now.since(since) >= self.settings.stopping {
-                    if now + SCENE_TIME > self.end {
-                        self.step = Step::Over;
-                    } else {
-                        self.step = Step::Arming { since: now, pressed: false };
-                    }
+                    self.step = Step::Arming { since: now, pressed: false };
                 }
             }
             Step::Over => {}

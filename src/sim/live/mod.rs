@@ -10,3 +10,6 @@ pub mod ocp;
 pub mod vehicle;
 
 pub use vehicle::VehicleSim;
+
+/// Real-time priority of a simulator's thread, where permitted: below every thread of a gateway (40 and above).
+const PRIORITY: i32 = 20;

@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 
-use crate::io::clock;
+use crate::io::{clock, sys};
 use crate::sim::ocp::{
     Admission, Command, CommandError, Event, Options, Sequencer, Server, Snapshot, Transmit, command,
 };
@@ -120,7 +120,11 @@ impl OcpSimHandle {
         if live.stdin {
             driver.sources.push(Source { input: Input::Stdin, sequencer: Sequencer::new() });
         }
-        let thread = std::thread::Builder::new().name("sim-ocp".to_owned()).spawn(move || driver.run())?;
+        let thread = std::thread::Builder::new().name("sim-ocp".to_owned()).spawn(move || {
+            // The other end of a line has a computer of its own: where permitted, a busy machine does not slow it.
+            let _ = sys::set_fifo_priority(super::PRIORITY);
+            driver.run()
+        })?;
         Ok(Self { address, control_address, commands, wake, events, seen, thread: Some(thread) })
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::io::canbus::{Accept, BusAddress, OpenError, Port, PortOptions, RecvError};
-use crate::io::clock;
+use crate::io::{clock, sys};
 use crate::sim::vehicle::{Layout, LayoutError, Snapshot, Vehicle};
 use crate::time::{Duration, Instant};
 
@@ -95,7 +95,11 @@ impl VehicleSim {
         };
         let thread = std::thread::Builder::new()
             .name("sim-vehicle".to_owned())
-            .spawn(move || driver.run())
+            .spawn(move || {
+                // The other end of a line has a computer of its own: where permitted, a busy machine does not slow it.
+                let _ = sys::set_fifo_priority(super::PRIORITY);
+                driver.run()
+            })
             .map_err(StartError::Thread)?;
         Ok(Self { shared, thread: Some(thread) })
     }
