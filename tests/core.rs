@@ -1451,3 +1451,17 @@ fn the_row_of_proven_frames_starts_anew_after_a_loss() {
         assert!(rig.core.status().checklist.can, "{number}");
     }
 }
+
+#[test]
+fn the_proof_for_the_next_arming_is_newer_than_the_trip() {
+    for state in [StateName::Standby, StateName::Ready] {
+        let mut rig = rig_in(state);
+        assert!(rig.core.status().checklist.can);
+        rig.trips.insert(Fault::OcpFault);
+        rig.step(5);
+        rig.run(100);
+        assert!(!rig.core.status().checklist.can, "{state:?}: five frames cannot be ten");
+        rig.run(300);
+        assert!(rig.core.status().checklist.can);
+    }
+}
