@@ -210,7 +210,7 @@ fn manual_pages_are_printed_and_written() {
     assert!(directory.join("ocpcan.1").exists());
     assert!(directory.join("ocpcan-check.1").exists());
     fs::remove_dir_all(directory).unwrap();
-    let nowhere = ocpcan(&["man", "--dir", "/nowhere"]);
+    let nowhere = ocpcan(&["man", "--dir", "/proc/nowhere"]);
     assert_eq!(nowhere.status.code(), Some(74));
 }
 

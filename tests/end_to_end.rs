@@ -405,7 +405,16 @@ fn row_58_and_87_a_foreign_frame_locks_out_and_safe_stop_waits_for_the_end_of_th
     let count = drives(&trio.seen[from..]).filter(|frame| is_safe(frame)).count();
     assert_eq!(count, 16, "one cycle of the counter");
     trio.assert_row();
-    // A new process starts safe and arms by the procedure alone.
+    // A new process, that no person started, is still locked out, and its frames are safe.
+    trio.gateway = Trio::gateway(&trio.folder, &config, &[]);
+    let from = trio.seen.len();
+    trio.until("frames of the new process", |trio| drives(&trio.seen[from..]).count() > 50);
+    assert!(drives(&trio.seen[from..]).all(is_safe));
+    assert_eq!(trio.state(), "LOCKOUT");
+    // A person stops it and starts it: then it arms by the procedure alone.
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(trio.gateway.0.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(trio.gateway.0.wait().unwrap().code(), Some(0));
     trio.gateway = Trio::gateway(&trio.folder, &config, &[]);
     trio.drive();
 }
