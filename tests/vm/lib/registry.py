@@ -54,8 +54,7 @@ def chosen(mode, words):
             if entry[0] == mode and (not words or any(word in entry[1] or word == mode for word in words))]
 
 
-def run_one(name, deadline_s, function, last=True):
-    """One test. A failure that is not the last word is shown as a note with its reason."""
+def run_one(name, deadline_s, function):
     from .bench import Bench  # pylint: disable=import-outside-toplevel
     started = time.monotonic()
     bench = Bench(name)
@@ -89,19 +88,9 @@ def run_one(name, deadline_s, function, last=True):
     took = time.monotonic() - started
     if why is None:
         print(f"ok {name} ({took:.1f} s)", flush=True)
-    elif last:
-        print(f"FAIL {name}: {why}", flush=True)
     else:
-        print(f"# {name} is tried once more after: {why}", flush=True)
+        print(f"FAIL {name}: {why}", flush=True)
     return why is None
-
-
-def run_twice(mode, name, deadline_s, function):
-    """A busy host stops an emulated CPU for longer than a safety time allows, and the gateway trips, as it must. So a test
-    of what it does is tried once more, and both attempts are shown. Times are measured in mode icount, once."""
-    if mode == "icount":
-        return run_one(name, deadline_s, function)
-    return run_one(name, deadline_s, function, last=False) or run_one(name, deadline_s, function)
 
 
 def main(arguments):
@@ -116,7 +105,7 @@ def main(arguments):
         return 0
     mode, words = arguments[0], arguments[1:]
     signal.signal(signal.SIGALRM, _on_alarm)
-    results = [run_twice(mode, name, deadline_s, function) for _, name, deadline_s, function in chosen(mode, words)]
+    results = [run_one(name, deadline_s, function) for _, name, deadline_s, function in chosen(mode, words)]
     passed = sum(results)
     print(f"totals {mode}: {passed} passed, {len(results) - passed} failed", flush=True)
     return 0 if results and all(results) else 1
