@@ -80,10 +80,13 @@ const LONGER: &[(&str, usize, &str)] = &[
 ];
 
 /// Library files that print or panic on purpose, and why.
-const FOR_TESTS: &[(&str, &str)] = &[(
-    "src/proto/ocp/fuzz.rs",
-    "properties for tests and fuzz targets: they report by panicking and print their seed",
-)];
+const FOR_TESTS: &[(&str, &str)] = &[
+    (
+        "src/proto/ocp/fuzz.rs",
+        "properties for tests and fuzz targets: they report by panicking and print their seed",
+    ),
+    ("src/proto/tcpcan/fuzz.rs", "properties for tests and fuzz targets: they report by panicking"),
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

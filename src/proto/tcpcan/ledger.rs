@@ -24,6 +24,16 @@ struct Entry {
     sent_at: Instant,
 }
 
+impl Entry {
+    /// This one and the next one as one, if that has at most `grain` frames.
+    fn with(self, next: Self, grain: u64) -> Option<Self> {
+        let frames = self.frames + next.frames;
+        let both =
+            Self { end: next.end, frames, read_at: self.read_at.min(next.read_at), sent_at: self.sent_at };
+        (frames <= grain).then_some(both)
+    }
+}
+
 /// A bounded first-in first-out list of [`Entry`].
 pub(super) struct Ledger {
     // One allocation at creation; the length is fixed from then on.
@@ -34,6 +44,8 @@ pub(super) struct Ledger {
     sent: u64,
     /// Frames in the entries.
     in_flight: u64,
+    /// Most frames that are put together in one entry; 1 while there is room for each send.
+    grain: u64,
 }
 
 impl fmt::Debug for Ledger {
@@ -51,9 +63,10 @@ impl Ledger {
         Self::with_entries(ENTRIES)
     }
 
+    /// A ledger of `entries` entries, at least 2: two neighbours must be there to be put together.
     fn with_entries(entries: usize) -> Self {
-        let entries = vec![Entry::default(); entries].into_boxed_slice();
-        Self { entries, head: 0, len: 0, sent: 0, in_flight: 0 }
+        let entries = vec![Entry::default(); entries.max(2)].into_boxed_slice();
+        Self { entries, head: 0, len: 0, sent: 0, in_flight: 0, grain: 1 }
     }
 
     /// The connection is gone, the next one starts. Returns the frames that were not acknowledged.
@@ -63,6 +76,7 @@ impl Ledger {
         self.len = 0;
         self.sent = 0;
         self.in_flight = 0;
+        self.grain = 1;
         lost
     }
 
@@ -96,31 +110,39 @@ impl Ledger {
         if frames == 0 {
             return;
         }
-        if self.len == self.entries.len() {
+        self.in_flight += frames;
+        let new = Entry { end: self.sent.saturating_sub(begun_bytes), frames, read_at, sent_at: now };
+        if let Some(last) = self.len.checked_sub(1)
+            && let Some(both) = self.get(last).and_then(|entry| entry.with(new, self.grain))
+        {
+            self.set(last, both);
+            return;
+        }
+        while self.len == self.entries.len() {
+            self.grain = self.grain.saturating_mul(2);
             self.merge();
         }
-        self.in_flight += frames;
-        let end = self.sent.saturating_sub(begun_bytes);
-        self.set(self.len, Entry { end, frames, read_at, sent_at: now });
+        self.set(self.len, new);
         self.len += 1;
     }
 
-    /// Puts each pair of neighbours together: every entry stays about as coarse as the others.
+    /// Puts neighbours together up to the grain. The entries stay about as coarse as each other, so that no frame's
+    /// confirmation waits for many others.
     fn merge(&mut self) {
+        let Some(mut entry) = self.get(0) else { return };
         let mut kept = 0;
-        let mut n = 0;
-        while let Some(first) = self.get(n) {
-            let merged = self.get(n + 1).map_or(first, |second| Entry {
-                end: second.end,
-                frames: first.frames + second.frames,
-                read_at: first.read_at.min(second.read_at),
-                sent_at: first.sent_at,
-            });
-            self.set(kept, merged);
-            kept += 1;
-            n += 2;
+        for n in 1..self.len {
+            let Some(next) = self.get(n) else { break };
+            if let Some(both) = entry.with(next, self.grain) {
+                entry = both;
+            } else {
+                self.set(kept, entry);
+                kept += 1;
+                entry = next;
+            }
         }
-        self.len = kept;
+        self.set(kept, entry);
+        self.len = kept + 1;
     }
 
     /// The kernel still has `unacked` bytes without acknowledgement. Returns the frames that are confirmed by that.
@@ -133,6 +155,9 @@ impl Ledger {
             self.len -= 1;
         }
         self.in_flight -= confirmed;
+        if self.len < self.entries.len() / 4 && self.grain > 1 {
+            self.grain /= 2;
+        }
         confirmed
     }
 

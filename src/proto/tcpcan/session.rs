@@ -203,21 +203,27 @@ impl Session {
     /// # Errors
     /// [`SessionError`], the same from then on: the connection must be closed. Nothing that follows is looked at.
     pub fn poll_event(&mut self) -> Result<Option<SessionEvent>, SessionError> {
-        match self.state {
-            State::Dead(error) => Err(error),
-            State::Agreed { .. } => match self.parser.poll(Expect::Frames) {
-                Ok(None) => Ok(None),
-                Ok(Some(Message::Frame(frame))) => Ok(Some(SessionEvent::Frame(frame))),
-                Ok(Some(Message::Refused(refusal))) => Ok(Some(SessionEvent::Refused(refusal))),
-                Ok(Some(Message::Version(_))) | Err(ParseError::Kind) => self.fail(SessionError::LateVersion),
-                Err(ParseError::Wire(error)) => self.fail(SessionError::Wire(error)),
-            },
-            State::Negotiating { proposed } => match self.parser.poll(Expect::Versions) {
-                Ok(None) => Ok(None),
-                Ok(Some(Message::Version(version))) => self.negotiate(proposed, version),
-                Ok(Some(_)) | Err(ParseError::Kind) => self.fail(SessionError::EarlyFrame),
-                Err(ParseError::Wire(error)) => self.fail(SessionError::Wire(error)),
-            },
+        while let State::Negotiating { proposed } = self.state {
+            match self.parser.poll(Expect::Versions) {
+                Ok(None) => return Ok(None),
+                Ok(Some(Message::Version(version))) => {
+                    if let Some(event) = self.negotiate(proposed, version)? {
+                        return Ok(Some(event));
+                    }
+                }
+                Ok(Some(_)) | Err(ParseError::Kind) => return self.fail(SessionError::EarlyFrame),
+                Err(ParseError::Wire(error)) => return self.fail(SessionError::Wire(error)),
+            }
+        }
+        if let State::Dead(error) = self.state {
+            return Err(error);
+        }
+        match self.parser.poll(Expect::Frames) {
+            Ok(None) => Ok(None),
+            Ok(Some(Message::Frame(frame))) => Ok(Some(SessionEvent::Frame(frame))),
+            Ok(Some(Message::Refused(refusal))) => Ok(Some(SessionEvent::Refused(refusal))),
+            Ok(Some(Message::Version(_))) | Err(ParseError::Kind) => self.fail(SessionError::LateVersion),
+            Err(ParseError::Wire(error)) => self.fail(SessionError::Wire(error)),
         }
     }
 
@@ -228,21 +234,16 @@ impl Session {
         version: u32,
     ) -> Result<Option<SessionEvent>, SessionError> {
         if proposed == Some(version) {
-            // The other side repeated ours, which ends it: a third repetition would be taken for a late one.
+            // The other side repeated ours; repeating it once more would be a version message after agreement.
             return Ok(Some(self.agree(version)));
         }
-        let no_agreement = SessionError::NoAgreement { version };
         if version == 0 || proposed.is_some_and(|own| version > own) {
-            return self.fail(no_agreement);
+            return self.fail(SessionError::NoAgreement { version });
         }
         let highest = self.settings.highest.max(VERSION);
-        if version <= highest {
-            // A lower one than ours, or the first one: repeat it.
-            self.propose(version);
-            return Ok(Some(self.agree(version)));
-        }
-        self.propose(highest);
-        Ok(None)
+        self.propose(version.min(highest));
+        // The first one, or a lower one than ours: repeating it is the agreement.
+        Ok((version <= highest).then(|| self.agree(version)))
     }
 
     const fn agree(&mut self, version: u32) -> SessionEvent {
