@@ -86,6 +86,7 @@ const FOR_TESTS: &[(&str, &str)] = &[
         "properties for tests and fuzz targets: they report by panicking and print their seed",
     ),
     ("src/proto/tcpcan/fuzz.rs", "properties for tests and fuzz targets: they report by panicking"),
+    ("src/proto/tcpcan/fuzz/outbox.rs", "the same"),
 ];
 
 fn root() -> &'static Path {
@@ -101,10 +102,12 @@ fn files(folder: &str, ending: &str) -> Vec<String> {
         for entry in entries {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            // In a second working tree `.git` is a file.
+            if ["target", ".git", "corpus", "artifacts", "__pycache__"].contains(&name.as_str()) {
+                continue;
+            }
             if path.is_dir() {
-                if !["target", ".git", "corpus", "__pycache__"].contains(&name.as_str()) {
-                    folders.push(path);
-                }
+                folders.push(path);
             } else if name.ends_with(ending) {
                 found.push(relative(&path));
             }
