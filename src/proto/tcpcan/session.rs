@@ -195,7 +195,7 @@ impl Session {
     /// lost.
     #[must_use]
     pub const fn is_partial(&self) -> bool {
-        self.parser.is_partial()
+        self.parser.is_partial() && !self.is_dead()
     }
 
     /// What the bytes say, one thing at a time.
@@ -262,7 +262,6 @@ impl Session {
 
     fn fail<T>(&mut self, error: SessionError) -> Result<T, SessionError> {
         self.state = State::Dead(error);
-        self.parser.clear();
         self.sent = self.queued; // no word after that
         Err(error)
     }

@@ -172,6 +172,18 @@ fn after_an_outage_no_old_frame_leaves() {
 }
 
 #[test]
+fn an_old_frame_behind_a_younger_one_does_not_leave() {
+    // The order that the caller must not produce.
+    let mut outbox = Outbox::new(4);
+    for (n, at) in [(1, 300), (2, 0), (3, 300)] {
+        outbox.push(&frame(n), ms(at));
+    }
+    assert_eq!(numbers(&send(&mut outbox, ms(301), LIMIT, MSS)), [1]);
+    assert_eq!(numbers(&send(&mut outbox, ms(301), LIMIT, MSS)), [3]);
+    assert_eq!(outbox.counters().aged, 1);
+}
+
+#[test]
 fn error_messages_of_a_driver_stay_here() {
     let mut outbox = Outbox::new(4);
     assert!(!outbox.push(&Frame::error(4, [0; 8]), ms(0)));
