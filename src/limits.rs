@@ -45,3 +45,10 @@ pub const EVENT_DEPTH: usize = 64;
 
 /// Bytes of a DBC file. The largest public one that was seen has 807 KB; ten times that bounds a mistaken path.
 pub const DBC_BYTES: usize = 8 << 20;
+
+/// Peers of the tunnel, all buses together. Each costs two descriptors and, while connected, 0.8 MB; a laptop, a logger
+/// and a second bus are three.
+pub const TUNNEL_PEERS: usize = 8;
+
+/// Frames that wait in each direction of one peer: the default age limit (250 ms) of two full 1 Mbit/s buses.
+pub const TUNNEL_QUEUE: usize = 4_096;

@@ -11,6 +11,7 @@ mod run;
 mod safe_stop;
 pub mod sim_ocp;
 pub mod sim_vehicle;
+mod tcpcan;
 mod topology;
 
 use clap::error::ErrorKind;
@@ -59,6 +60,7 @@ enum Command {
     Check(check::Args),
     Demo(demo::Args),
     Monitor(monitor::Args),
+    Tcpcan(tcpcan::Args),
     /// Plays the other end of a line: the operator's side, or the vehicle
     #[command(subcommand)]
     Sim(Sim),
@@ -90,6 +92,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
             Command::Check(args) => check::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Monitor(args) => monitor::run(args),
+            Command::Tcpcan(args) => tcpcan::run(&args),
             Command::Sim(Sim::Ocp(args)) => sim_ocp::run(&args),
             Command::Sim(Sim::Vehicle(args)) => sim_vehicle::run(&args),
             Command::SafeStop(args) => safe_stop::run(&args),

@@ -72,6 +72,140 @@ pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Message, Errno> 
     Ok(message)
 }
 
+/// Most messages that one call of [`receive_many`] or [`send_many`] carries.
+pub const MANY: usize = 64;
+
+/// What one `recvmmsg` call brought.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Many {
+    /// Messages received, at least one; the first so many buffers and lengths are filled.
+    pub count: usize,
+    /// The last receive queue overflow count that came along (`SO_RXQ_OVFL`).
+    pub overflows: Option<u32>,
+}
+
+/// Receives up to [`MANY`] messages in one call, without waiting: one buffer and one length for each. The call takes as
+/// many as there are buffers, or lengths, or [`MANY`], whichever is least.
+///
+/// # Errors
+/// The errno of the call; `EAGAIN` where nothing is there.
+pub fn receive_many<const SIZE: usize>(
+    fd: BorrowedFd<'_>,
+    buffers: &mut [[u8; SIZE]],
+    lengths: &mut [usize],
+) -> Result<Many, Errno> {
+    let most = buffers.len().min(lengths.len()).min(MANY);
+    // SAFETY: iovec and mmsghdr are plain data for which all zeros is a valid value.
+    let mut parts: [libc::iovec; MANY] = unsafe { mem::zeroed() };
+    // SAFETY: as above.
+    let mut headers: [libc::mmsghdr; MANY] = unsafe { mem::zeroed() };
+    let mut control = [const { MaybeUninit::<ControlBuffer>::uninit() }; MANY];
+    for (((header, part), buffer), control) in
+        headers.iter_mut().zip(&mut parts).zip(buffers.iter_mut()).zip(&mut control).take(most)
+    {
+        part.iov_base = buffer.as_mut_ptr().cast();
+        part.iov_len = SIZE;
+        header.msg_hdr.msg_iov = &raw mut *part;
+        header.msg_hdr.msg_iovlen = 1;
+        header.msg_hdr.msg_control = control.as_mut_ptr().cast();
+        header.msg_hdr.msg_controllen = size_of::<ControlBuffer>() as _; // 64 fits every width this field has
+    }
+    // SAFETY: `most` headers are set up, each with one iovec over its own buffer and its own control space, all alive
+    // and writable for the call; no time limit is passed.
+    let got = unsafe {
+        libc::recvmmsg(
+            fd.as_raw_fd(),
+            headers.as_mut_ptr(),
+            most as _, // at most 64
+            libc::MSG_DONTWAIT as _,
+            ptr::null_mut(),
+        )
+    };
+    let count = usize::try_from(Errno::result(got)?).unwrap_or(0).min(most);
+    let mut many = Many { count, overflows: None };
+    for (header, length) in headers.iter().zip(lengths.iter_mut()).take(count) {
+        *length = header.msg_len as usize; // at most SIZE
+        // SAFETY: the kernel filled `msg_control` and `msg_controllen` of this header; the macro looks inside them.
+        let cursor = unsafe { libc::CMSG_FIRSTHDR(&raw const header.msg_hdr) };
+        if cursor.is_null() {
+            continue;
+        }
+        // SAFETY: not null, so it points to a whole cmsghdr inside this header's control space.
+        let entry = unsafe { &*cursor };
+        if (entry.cmsg_level, entry.cmsg_type) == (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) {
+            // SAFETY: the kernel writes a u32 for this type behind the entry; it may be unaligned for us.
+            many.overflows = Some(unsafe { ptr::read_unaligned(libc::CMSG_DATA(cursor).cast::<u32>()) });
+        }
+    }
+    Ok(many)
+}
+
+/// Sends up to [`MANY`] messages in one call, without waiting; how many the kernel took comes back, at least one.
+///
+/// # Errors
+/// The errno of the first message; then nothing was taken.
+pub fn send_many<const SIZE: usize>(
+    fd: BorrowedFd<'_>,
+    messages: &[[u8; SIZE]],
+    lengths: &[usize],
+) -> Result<usize, Errno> {
+    let most = messages.len().min(lengths.len()).min(MANY);
+    // SAFETY: iovec and mmsghdr are plain data for which all zeros is a valid value.
+    let mut parts: [libc::iovec; MANY] = unsafe { mem::zeroed() };
+    // SAFETY: as above.
+    let mut headers: [libc::mmsghdr; MANY] = unsafe { mem::zeroed() };
+    for (((header, part), message), length) in
+        headers.iter_mut().zip(&mut parts).zip(messages).zip(lengths).take(most)
+    {
+        part.iov_base = message.as_ptr().cast_mut().cast();
+        part.iov_len = (*length).min(SIZE);
+        header.msg_hdr.msg_iov = &raw mut *part;
+        header.msg_hdr.msg_iovlen = 1;
+    }
+    // SAFETY: `most` headers are set up, each with one iovec over at most SIZE bytes of its own message; the kernel only
+    // reads those.
+    let taken = unsafe {
+        libc::sendmmsg(
+            fd.as_raw_fd(),
+            headers.as_mut_ptr(),
+            most as _, // at most 64
+            (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
+        )
+    };
+    Ok(usize::try_from(Errno::result(taken)?).unwrap_or(0).min(most))
+}
+
+/// Bytes that a connection has taken and its peer's kernel has not acknowledged (`SIOCOUTQ`).
+///
+/// # Errors
+/// The errno of the call.
+pub fn unacknowledged(socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ (the number of SIOCOUTQ) writes one int, and `bytes` is one, alive for the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ as _, &raw mut bytes) };
+    Errno::result(result)?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
+/// Lets a connection take no more than `bytes` that it has not sent yet (`TCP_NOTSENT_LOWAT`): it becomes writable when
+/// less is unsent, and what cannot leave stays with the caller, where it can still age.
+///
+/// # Errors
+/// The errno of the call.
+pub fn set_unsent_limit(socket: BorrowedFd<'_>, bytes: u32) -> Result<(), Errno> {
+    // SAFETY: the option reads one 32-bit number, and `bytes` is one, alive for the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw const bytes).cast(),
+            size_of::<u32>() as _, // 4
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
 /// Accepts a connection without waiting; the new descriptor does not block and is closed on exec.
 ///
 /// # Errors
@@ -382,6 +516,49 @@ mod tests {
             assert_eq!(interface_flags(any.as_fd(), name), Err(Errno::ENODEV), "{name}");
             assert_eq!(driver_name(any.as_fd(), name), Err(Errno::ENODEV), "{name}");
         }
+    }
+
+    #[test]
+    fn many_messages_go_and_come_in_one_call_and_what_does_not_fit_is_told() {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+        let (a, b) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let messages: Vec<[u8; 72]> = (0..70).map(|n| [n; 72]).collect();
+        let lengths: Vec<usize> = (0..70).map(|n| if n % 2 == 0 { 16 } else { 72 }).collect();
+        assert_eq!(send_many(a.as_fd(), &messages, &lengths), Ok(MANY), "no more than one call carries");
+        let mut buffers = vec![[0_u8; 72]; 40];
+        let mut got = vec![0; 40];
+        assert_eq!(receive_many(b.as_fd(), &mut buffers, &mut got).unwrap().count, 40);
+        assert_eq!((got[0], got[1], got[39]), (16, 72, 72));
+        assert_eq!((buffers[2][0], buffers[39][71]), (2, 39));
+        assert_eq!(receive_many(b.as_fd(), &mut buffers, &mut got).unwrap().count, 24);
+        assert_eq!(receive_many(b.as_fd(), &mut buffers, &mut got).unwrap_err(), Errno::EAGAIN);
+        // A full buffer: a part is taken, then none.
+        let mut taken = 0;
+        let refused = loop {
+            match send_many(a.as_fd(), &messages, &lengths) {
+                Ok(more) => taken += more,
+                Err(errno) => break errno,
+            }
+        };
+        assert_eq!(refused, Errno::EAGAIN);
+        let mut received = 0;
+        while let Ok(many) = receive_many(b.as_fd(), &mut buffers, &mut got) {
+            received += many.count;
+        }
+        assert_eq!(received, taken);
+    }
+
+    #[test]
+    fn what_a_peer_has_not_acknowledged_is_counted_in_bytes() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(unacknowledged(client.as_fd()), Ok(0));
+        // More than both kernels hold, so some of it stays here.
+        client.set_nonblocking(true).unwrap();
+        let chunk = [0_u8; 65_536];
+        while std::io::Write::write(&mut client, &chunk).is_ok() {}
+        assert!(unacknowledged(client.as_fd()).unwrap() > 0);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeSpec;
 
 use super::backoff::Backoff;
-use super::clock;
+use super::{clock, sys};
 use crate::time::Instant;
 
 /// Longest wait of one call: below the 50 ms after which a thread counts as stuck.
@@ -136,17 +136,63 @@ impl TcpLink {
     /// # Errors
     /// [`LinkError`]: the connection has ended.
     pub fn try_write(&self, bytes: &[u8]) -> Result<usize, LinkError> {
+        self.transmit(bytes, MsgFlags::empty())
+    }
+
+    fn transmit(&self, bytes: &[u8], flags: MsgFlags) -> Result<usize, LinkError> {
         if bytes.is_empty() {
             return Ok(0);
         }
-        match send(self.stream.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+        match send(self.stream.as_raw_fd(), bytes, flags | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
             Ok(n) => Ok(n),
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
             Err(errno) => Err(errno.into()),
         }
     }
 
-    /// Makes the next close a reset: the peer sees the connection cut, and what is unsent is lost. For simulators.
+    /// Sets the connection up as one end of a tunnel: what cannot leave at once stays with the caller, and a peer that has
+    /// gone without a word is found after `silence`, whether bytes are under way or not.
+    ///
+    /// # Errors
+    /// [`LinkError`]: the options cannot be set, so the connection is of no use.
+    pub fn set_up_tunnel(&self, silence: Duration) -> Result<(), LinkError> {
+        // Four probes in that time; whole seconds, at least one, are what the kernel takes.
+        let step_s = u32::try_from(silence.as_secs() / 5).unwrap_or(1).max(1);
+        let user_ms = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX).max(1);
+        setsockopt(&self.stream, sockopt::KeepAlive, &true)?;
+        setsockopt(&self.stream, sockopt::TcpKeepIdle, &step_s)?;
+        setsockopt(&self.stream, sockopt::TcpKeepInterval, &step_s)?;
+        setsockopt(&self.stream, sockopt::TcpKeepCount, &4)?;
+        setsockopt(&self.stream, sockopt::TcpUserTimeout, &user_ms)?;
+        // One byte: writable when nothing is unsent.
+        sys::set_unsent_limit(self.stream.as_fd(), 1)?;
+        Ok(())
+    }
+
+    /// Writes what fits without waiting, marked as a whole (`MSG_EOR`): the kernel never puts the next write into the
+    /// same segment. How much was taken comes back, 0 where nothing fits.
+    ///
+    /// # Errors
+    /// [`LinkError`]: the connection has ended.
+    pub fn try_write_whole(&self, bytes: &[u8]) -> Result<usize, LinkError> {
+        self.transmit(bytes, MsgFlags::MSG_EOR)
+    }
+
+    /// Payload of one segment in bytes, as of now; it changes with the path.
+    #[must_use]
+    pub fn segment_bytes(&self) -> Option<usize> {
+        getsockopt(&self.stream, sockopt::TcpMaxSeg).ok().and_then(|bytes| usize::try_from(bytes).ok())
+    }
+
+    /// Bytes that were written and not yet acknowledged by the peer's kernel.
+    ///
+    /// # Errors
+    /// [`LinkError`]: the connection has ended.
+    pub fn unacknowledged(&self) -> Result<usize, LinkError> {
+        sys::unacknowledged(self.stream.as_fd()).map_err(LinkError::from)
+    }
+
+    /// Makes the next close a reset: the peer sees the connection cut, and what is unsent is lost.
     pub fn reset_on_close(&self) {
         // Where it cannot be set the peer sees an orderly end instead.
         let _ = setsockopt(&self.stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 });

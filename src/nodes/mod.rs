@@ -7,4 +7,5 @@
 
 pub mod ocp;
 pub mod report;
+pub mod tunnel;
 pub mod watchdog;

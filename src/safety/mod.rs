@@ -5,12 +5,14 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod allow;
 pub mod buswatch;
 pub mod core;
 pub mod envelope;
 pub mod faults;
 pub mod gate;
 pub mod guards;
+pub mod injection;
 pub mod input;
 pub mod liveness;
 pub mod rearm;

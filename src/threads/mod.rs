@@ -9,6 +9,7 @@
 mod can;
 mod fault_point;
 mod ocp;
+pub mod tcpcan;
 mod watchdog;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

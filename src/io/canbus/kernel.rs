@@ -12,13 +12,11 @@ use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, setsockopt, socket, sockopt};
 use socketcan::{CanFilter, CanSocket, Socket, SocketOptions};
 
-use super::{Accept, BusName, Facts, OpenCause, PortOptions, Received, RecvError, SendError, send_error};
+use super::accept::FILTERS;
+use super::{Batch, BusName, Facts, OpenCause, PortOptions, Received, RecvError, SendError, send_error};
 use crate::can::Frame;
 use crate::can::frame::FD_BYTES;
 use crate::io::{clock, sys};
-
-/// Most filters that one raw socket takes (`CAN_RAW_FILTER_MAX`).
-const FILTERS: usize = 512;
 
 /// Unreadable frames that one call skips before it gives the caller a turn.
 const SKIP: usize = 16;
@@ -63,17 +61,13 @@ impl KernelPort {
     fn set_up(&self, options: &PortOptions) -> Result<(), OpenCause> {
         let socket = &self.socket;
         let cause = |e: io::Error| open_cause(&e);
-        match &options.accept {
-            Accept::All => socket.set_filter_accept_all().map_err(cause)?,
-            Accept::Only(ids) if ids.is_empty() => socket.set_filter_drop_all().map_err(cause)?,
-            Accept::Only(ids) if ids.len() > FILTERS => return Err(OpenCause::TooManyFilters),
-            Accept::Only(ids) => {
-                // The encoding is part of the mask, the remote flag is not: a remote request for our id is seen.
-                let exact = |id: &crate::can::Id| {
-                    let bits = if id.is_extended() { libc::CAN_EFF_MASK } else { libc::CAN_SFF_MASK };
-                    CanFilter::new(id.word(), bits | libc::CAN_EFF_FLAG)
-                };
-                let filters: Vec<CanFilter> = ids.iter().map(exact).collect();
+        match options.accept.filters() {
+            None => socket.set_filter_accept_all().map_err(cause)?,
+            Some(filters) if filters.is_empty() => socket.set_filter_drop_all().map_err(cause)?,
+            Some(filters) if filters.len() > FILTERS => return Err(OpenCause::TooManyFilters),
+            Some(filters) => {
+                let filters: Vec<CanFilter> =
+                    filters.iter().map(|filter| CanFilter::new(filter.id, filter.mask)).collect();
                 socket.set_filters(&filters).map_err(cause)?;
             }
         }
@@ -163,6 +157,46 @@ impl KernelPort {
             }
         }
         Ok(None)
+    }
+
+    pub(super) fn recv_many(&self, batch: &mut Batch) -> Result<(), RecvError> {
+        if self.is_gone.load(Ordering::Relaxed) {
+            return Err(RecvError::Gone);
+        }
+        let many = match sys::receive_many(self.socket.as_fd(), &mut batch.raw, &mut batch.lengths) {
+            Ok(many) => many,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+            Err(Errno::ENETDOWN) => return Err(RecvError::Down),
+            Err(Errno::ENODEV | Errno::ENXIO) => {
+                self.is_gone.store(true, Ordering::Relaxed);
+                return Err(RecvError::Gone);
+            }
+            Err(other) => return Err(RecvError::Io(other as i32)),
+        };
+        if let Some(total) = many.overflows {
+            self.dropped.store(total, Ordering::Relaxed);
+        }
+        batch.dropped_total = self.dropped.load(Ordering::Relaxed);
+        for (raw, length) in batch.raw.iter().zip(&batch.lengths).take(many.count) {
+            match Frame::from_bytes(raw.get(..*length).unwrap_or_default()) {
+                Ok(frame) => batch.frames.push(frame),
+                Err(_) => {
+                    self.malformed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn send_many(&self, frames: &[Frame], batch: &mut Batch) -> (usize, Option<SendError>) {
+        let count = batch.fill(frames);
+        let (raw, lengths) =
+            (batch.raw.get(..count).unwrap_or_default(), batch.lengths.get(..count).unwrap_or_default());
+        match sys::send_many(self.socket.as_fd(), raw, lengths) {
+            // What stopped the kernel behind the last one taken is told by the next call.
+            Ok(taken) => (taken, None),
+            Err(errno) => (0, Some(send_error(errno))),
+        }
     }
 
     pub(super) fn is_up(&self) -> bool {

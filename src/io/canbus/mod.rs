@@ -4,7 +4,9 @@
 //! built-in bus), which behave alike towards a caller: echo, local origin, filters, error messages, overflow count,
 //! interface down and gone. Never waits in a send, and never takes a write for a proof that something was sent.
 
+mod accept;
 pub mod address;
+mod batch;
 pub mod error;
 pub mod hub;
 mod kernel;
@@ -19,23 +21,14 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
-use crate::can::{Frame, Id};
+use crate::can::Frame;
 use crate::time::Instant;
 
+pub use accept::{Accept, FILTERS, FilterError, IdMask};
 pub use address::{AddressError, BusAddress, BusName};
+pub use batch::Batch;
 pub use error::{OpenCause, OpenError, RecvError, SendError};
 pub use hub::{Fault, FaultLine, Hub};
-
-/// Which frames a port receives.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum Accept {
-    /// Every frame of the bus.
-    #[default]
-    All,
-    /// Data frames and remote requests with exactly these identifiers; the same number in the other encoding is
-    /// another identifier and does not pass. An empty list receives nothing (error messages are apart).
-    Only(Vec<Id>),
-}
 
 /// How a port is opened.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -50,7 +43,9 @@ pub struct PortOptions {
     pub fd: bool,
     /// Receive buffer in bytes as the kernel counts them (about 800 a frame); the kernel's default if none.
     pub rcvbuf: Option<usize>,
-    /// Send buffer in bytes as the kernel counts them; the kernel's default if none.
+    /// Send buffer in bytes as the kernel counts them; the kernel's default if none. 0 is the kernel's minimum (4,608
+    /// bytes, about seven frames and so less than a transmit queue of ten): a full bus then is [`SendError::Full`] on a
+    /// port that becomes writable when there is room, instead of `ENOBUFS` on one that seems writable all the time.
     pub sndbuf: Option<usize>,
     /// Priority 6: the first band of the transmit queue, the highest that needs no capability.
     pub priority6: bool,
@@ -142,6 +137,28 @@ impl Port {
                 }
             }
             Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Takes the frames that are there, up to one batch, without waiting; none where nothing is there. Unreadable ones
+    /// are counted ([`Port::malformed_total`]) and left out.
+    ///
+    /// # Errors
+    /// As [`Port::recv`]; the batch is empty then.
+    pub fn recv_many(&self, batch: &mut Batch) -> Result<(), RecvError> {
+        batch.frames.clear();
+        match self {
+            Self::Kernel(port) => port.recv_many(batch),
+            Self::Sim(port) => port.recv_many(batch),
+        }
+    }
+
+    /// Hands frames to the bus in their order, without waiting, up to one batch. Returns how many were taken and, where
+    /// the next one was refused, why.
+    pub fn send_many(&self, frames: &[Frame], batch: &mut Batch) -> (usize, Option<SendError>) {
+        match self {
+            Self::Kernel(port) => port.send_many(frames, batch),
+            Self::Sim(port) => port.send_many(frames),
         }
     }
 

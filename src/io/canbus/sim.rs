@@ -12,7 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::hub::Hub;
 use super::wire::{self, DELIVER, DELIVERY, SEND, WAKE, WELCOME, Wishes};
 use super::{
-    BusName, Facts, OpenCause, PortOptions, Received, RecvError, SendError, send_error, wait_readable,
+    Batch, BusName, Facts, OpenCause, PortOptions, Received, RecvError, SendError, send_error, wait_readable,
 };
 use crate::can::Frame;
 use crate::can::frame::FD_BYTES;
@@ -162,6 +162,34 @@ impl SimPort {
             }
         }
         Ok(None)
+    }
+
+    pub(super) fn recv_many(&self, batch: &mut Batch) -> Result<(), RecvError> {
+        while !batch.is_full() {
+            match self.try_recv() {
+                Ok(Some(received)) => batch.frames.push(received.frame),
+                Ok(None) => break,
+                // Told by the next call, where there are frames to hand over first.
+                Err(RecvError::Gone) if !batch.frames.is_empty() => break,
+                Err(error) => {
+                    batch.frames.clear();
+                    return Err(error);
+                }
+            }
+        }
+        batch.dropped_total = self.dropped.load(Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn send_many(&self, frames: &[Frame]) -> (usize, Option<SendError>) {
+        let mut taken = 0;
+        for frame in frames.iter().take(sys::MANY) {
+            match self.try_send(frame) {
+                Ok(()) => taken += 1,
+                Err(error) => return (taken, Some(error)),
+            }
+        }
+        (taken, None)
     }
 
     pub(super) fn is_up(&self) -> bool {

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::*;
+use crate::can::Id;
 use crate::io::clock;
 
 /// Longer than any step takes on a loaded two-core emulated machine.
@@ -588,4 +589,30 @@ fn slcan_a_serial_adapter_is_no_virtual_bus_and_its_echo_proves_nothing() {
     assert!(!facts.is_virtual && !facts.has_driver_echo && facts.is_up, "{facts:?}");
     push(&port, &frame(0x123, &[0xaa]));
     assert!(next(&port).own, "the kernel echoes all the same");
+}
+
+#[test]
+fn many_frames_go_and_come_in_one_call_and_a_full_port_says_so() {
+    let name: BusName = "many-frames".parse().unwrap();
+    let _hub = Hub::start(&name).unwrap();
+    let address = BusAddress::Sim(name);
+    let sender = Port::open(&address, &PortOptions { sndbuf: Some(0), ..PortOptions::default() }).unwrap();
+    let wanted: Vec<IdMask> = vec!["100:700".parse().unwrap()];
+    let reader =
+        Port::open(&address, &PortOptions { accept: Accept::Masked(wanted), ..PortOptions::default() })
+            .unwrap();
+    let frames: Vec<Frame> = (0..200_u32)
+        .map(|n| Frame::data(Id::standard(0x100 | n & 1 << 8 | n & 0xFF).unwrap(), &[7]).unwrap())
+        .collect();
+    let (mut write, mut read) = (Batch::new(), Batch::new());
+    let (mut sent, mut got) = (0, Vec::new());
+    let deadline = clock::now() + Duration::from_secs(10);
+    while got.len() < frames.len() && clock::now() < deadline {
+        let (taken, refused) = sender.send_many(&frames[sent..], &mut write);
+        assert!(refused.is_none_or(|e| e == SendError::Full), "{refused:?}");
+        sent += taken;
+        reader.recv_many(&mut read).unwrap();
+        got.extend_from_slice(read.frames());
+    }
+    assert_eq!(got, frames, "in order, whole");
 }

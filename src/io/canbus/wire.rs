@@ -9,9 +9,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket};
 
-use super::{Accept, BusName, PortOptions};
+use super::accept::{FILTERS, IdMask};
+use super::{BusName, PortOptions};
+use crate::can::Frame;
 use crate::can::frame::FD_BYTES;
-use crate::can::{Frame, Id};
 
 /// Port to hub: "attach me with these options".
 pub(super) const ATTACH: u8 = 1;
@@ -33,10 +34,8 @@ pub(super) const OWN: u8 = 1;
 /// Delivered frame: sent by a port of this machine.
 pub(super) const LOCAL: u8 = 2;
 
-/// Identifiers that a port can filter; as many as the kernel takes.
-pub(super) const FILTERS: usize = 512;
 /// Largest message: an attach with every filter.
-pub(super) const MESSAGE: usize = 8 + 4 * FILTERS;
+pub(super) const MESSAGE: usize = 8 + 8 * FILTERS;
 /// A delivered frame: kind, flags, drop count, frame.
 pub(super) const DELIVERY: usize = 6 + FD_BYTES;
 
@@ -77,7 +76,8 @@ pub(super) fn post(fd: BorrowedFd<'_>, message: &[u8]) -> Result<(), Errno> {
 /// What a port wants from the hub.
 #[derive(Debug)]
 pub(super) struct Wishes {
-    pub(super) accept: Accept,
+    /// The filters; none where every frame passes.
+    pub(super) filters: Option<Vec<IdMask>>,
     pub(super) errors: bool,
     pub(super) own_messages: bool,
     pub(super) fd: bool,
@@ -85,42 +85,41 @@ pub(super) struct Wishes {
 }
 
 impl Wishes {
-    /// The attach message for these options; `None` for too many identifiers.
+    /// The attach message for these options; `None` for too many filters.
     pub(super) fn encode(options: &PortOptions) -> Option<Vec<u8>> {
-        let ids: &[Id] = match &options.accept {
-            Accept::All => &[],
-            Accept::Only(ids) => ids,
-        };
-        if ids.len() > FILTERS {
+        let filters = options.accept.filters();
+        let everything = filters.is_none();
+        let filters = filters.unwrap_or_default();
+        if filters.len() > FILTERS {
             return None;
         }
         let bits = u8::from(options.own_messages)
             | u8::from(options.errors) << 1
             | u8::from(options.fd) << 2
-            | u8::from(options.accept == Accept::All) << 3;
+            | u8::from(everything) << 3;
         let rcvbuf = options.rcvbuf.map_or(0, |b| u32::try_from(b).unwrap_or(u32::MAX));
         let mut message = vec![ATTACH, bits, 0, 0];
         message.extend(rcvbuf.to_ne_bytes());
-        for id in ids {
-            message.extend(id.word().to_ne_bytes());
+        for filter in filters {
+            message.extend(filter.id.to_ne_bytes());
+            message.extend(filter.mask.to_ne_bytes());
         }
         Some(message)
     }
 
     /// Reads an attach message behind its kind byte.
     pub(super) fn decode(body: &[u8]) -> Option<Self> {
-        let (&[bits, _, _, r0, r1, r2, r3], ids) = body.split_first_chunk::<7>()?;
-        let (words, rest) = ids.as_chunks::<4>();
-        if !rest.is_empty() || words.len() > FILTERS {
+        let (&[bits, _, _, r0, r1, r2, r3], filters) = body.split_first_chunk::<7>()?;
+        let (pairs, rest) = filters.as_chunks::<8>();
+        if !rest.is_empty() || pairs.len() > FILTERS {
             return None;
         }
-        let accept = if bits & 8 != 0 {
-            Accept::All
-        } else {
-            Accept::Only(words.iter().map(|w| Id::from_word(u32::from_ne_bytes(*w))).collect())
+        let filter = |&[i0, i1, i2, i3, m0, m1, m2, m3]: &[u8; 8]| IdMask {
+            id: u32::from_ne_bytes([i0, i1, i2, i3]),
+            mask: u32::from_ne_bytes([m0, m1, m2, m3]),
         };
         Some(Self {
-            accept,
+            filters: (bits & 8 == 0).then(|| pairs.iter().map(filter).collect()),
             own_messages: bits & 1 != 0,
             errors: bits & 2 != 0,
             fd: bits & 4 != 0,
@@ -134,10 +133,7 @@ impl Wishes {
             return self.errors;
         }
         (self.fd || !frame.is_fd())
-            && match &self.accept {
-                Accept::All => true,
-                Accept::Only(ids) => ids.contains(&frame.id()),
-            }
+            && self.filters.as_ref().is_none_or(|filters| filters.iter().any(|f| f.passes(frame)))
     }
 }
 

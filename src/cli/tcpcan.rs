@@ -1,0 +1,296 @@
+//! `ocpcan tcpcan`: a CAN bus over TCP, as the Python tool of that name does it.
+//!
+//! Owns the command line, the log lines and the counters that a person reads. Relies on `threads::tcpcan` for the work.
+//! Never touches a bus that a gateway drives: that gateway has a tunnel of its own, behind its gate.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+use super::{complain, exit};
+use crate::io::canbus::{Accept, BusAddress, IdMask};
+use crate::io::clock;
+use crate::io::journal::Journal;
+use crate::io::runtime::BusLock;
+use crate::io::tcp::{Connector, Listener};
+use crate::proto::tcpcan::PORT;
+use crate::safety::allow::{AllowList, Network};
+use crate::safety::input::StateName;
+use crate::threads::tcpcan::{Bus, Door, Ended, News, Settings, Tunnel, What};
+use crate::time::{Duration, Instant};
+
+/// Carries a CAN bus over TCP, compatible with Python's tcpcan: two buses joined, or a laptop on a bus.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The bus: an interface such as `can0`, or a built-in bus `sim:NAME`
+    #[arg(value_name = "CANIF")]
+    bus: BusAddress,
+
+    /// The other end's address; with --serve, the address to listen at
+    #[arg(long, value_name = "HOST", default_value = "localhost")]
+    host: String,
+
+    /// TCP port
+    #[arg(long, value_name = "PORT", default_value_t = PORT)]
+    port: u16,
+
+    /// Wait for peers instead of calling one
+    #[arg(long)]
+    serve: bool,
+
+    /// End when the connection ends, or cannot be made
+    #[arg(long, conflicts_with = "serve")]
+    no_retry: bool,
+
+    /// Tell what happens, not only what goes wrong
+    #[arg(short, long)]
+    verbose: bool,
+
+    /// Frames of the bus that are handed on, as candump writes them: ID:MASK passes what matches, ID~MASK what does
+    /// not; several are separated by commas, and one that passes is enough
+    #[arg(long, value_name = "ID:MASK", value_delimiter = ',')]
+    filter: Vec<IdMask>,
+
+    /// Oldest frame that is handed on, in milliseconds; what is older is dropped and counted
+    #[arg(long, value_name = "MS", default_value_t = 250, value_parser = clap::value_parser!(u32).range(10..=60_000))]
+    max_age_ms: u32,
+
+    /// Longest time that a frame waits for others to share its segment, in microseconds
+    #[arg(long, value_name = "US", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    coalesce_us: u32,
+
+    /// With --serve: who may connect beside this machine, an address or a network such as 192.168.1.0/24; may be given
+    /// several times
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires = "serve")]
+    allow: Vec<Network>,
+
+    /// Print the counters that changed, every second
+    #[arg(long)]
+    stats: bool,
+}
+
+/// How often signals, the lock of the bus and the counters are looked at, at least.
+const TURN: Duration = Duration::from_millis(100);
+
+/// A gateway that comes later is noticed within this.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A peer that has gone without a word is found after this: long enough for a mobile network's handover.
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
+
+/// A connection without an agreed version is closed after this (SAFETY row 97).
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// Runs the command.
+pub(super) fn run(args: &Args) -> u8 {
+    if let Some(text) = driven(&args.bus) {
+        complain(&text);
+        return exit::UNAVAILABLE;
+    }
+    let accept = if args.filter.is_empty() { Accept::All } else { Accept::Masked(args.filter.clone()) };
+    let settings = Settings {
+        buses: vec![Bus { address: args.bus.clone(), accept }],
+        max_age: Duration::from_millis(args.max_age_ms.into()),
+        coalesce: Duration::from_micros(args.coalesce_us.into()),
+        silence: SILENCE,
+        handshake: HANDSHAKE,
+    };
+    let signals = match Signals::new([SIGTERM, SIGINT, SIGUSR1]) {
+        Ok(signals) => signals,
+        Err(error) => {
+            complain(&format!("cannot listen for signals: {error}"));
+            return exit::UNAVAILABLE;
+        }
+    };
+    let log = Journal::stderr();
+    let tunnel = if args.serve {
+        match doors(args) {
+            Ok(doors) => {
+                for door in &doors {
+                    if args.verbose
+                        && let Ok(address) = door.listener.local_address()
+                    {
+                        log.line(format_args!("{}: listening at {address}", args.bus));
+                    }
+                }
+                Tunnel::server(settings, doors, None)
+            }
+            Err((code, text)) => {
+                complain(&text);
+                return code;
+            }
+        }
+    } else {
+        let seed = clock::now().as_nanos();
+        Tunnel::client(settings, Connector::new(&args.host, args.port, seed))
+    };
+    Command { args, log, tunnel, told_at: None }.run(signals)
+}
+
+/// Why this bus must be left alone, if a gateway drives it.
+fn driven(bus: &BusAddress) -> Option<String> {
+    BusLock::is_taken(bus).then(|| {
+        let who = BusLock::holder(bus).map_or_else(String::new, |pid| format!(" (process {pid})"));
+        format!(
+            "{bus}: a gateway drives this bus{who}, and no other program may send on it; use the gateway's own tunnel, \
+             [tcpcan.NAME] in its configuration, which keeps actuator ids out"
+        )
+    })
+}
+
+/// Listens at every address that the host has.
+fn doors(args: &Args) -> Result<Vec<Door>, (u8, String)> {
+    let unavailable = |text: String| (exit::UNAVAILABLE, text);
+    let addresses: Vec<SocketAddr> = match args.host.parse::<IpAddr>() {
+        Ok(ip) => vec![SocketAddr::new(ip, args.port)],
+        Err(_) => (args.host.as_str(), args.port)
+            .to_socket_addrs()
+            .map_err(|error| unavailable(format!("--host {}: {error}", args.host)))?
+            .collect(),
+    };
+    if let Some(open) = addresses.iter().find(|address| !address.ip().is_loopback())
+        && args.allow.is_empty()
+    {
+        let text = format!(
+            "--host {}: {} can be reached from other machines; say who may connect, such as --allow 192.168.1.7 \
+             (0.0.0.0/0 is everybody)",
+            args.host,
+            open.ip()
+        );
+        return Err((exit::USAGE, text));
+    }
+    let mut doors = Vec::new();
+    let mut failed = None;
+    for address in addresses {
+        match Listener::bind(address) {
+            Ok(listener) => {
+                doors.push(Door { listener, allow: AllowList::new(args.allow.clone()), bus: 0 });
+            }
+            Err(error) => {
+                let is_taken = error.kind() == std::io::ErrorKind::AddrInUse;
+                failed = Some(unavailable(format!("cannot listen at {address}: {error}")));
+                if is_taken {
+                    break;
+                }
+            }
+        }
+    }
+    match failed {
+        // A machine without IPv6 has a localhost with two addresses all the same; a port in use is no such case.
+        Some(failed) if doors.is_empty() || failed.1.contains("in use") => Err(failed),
+        _ => Ok(doors),
+    }
+}
+
+/// The command at work.
+#[derive(Debug)]
+struct Command<'a> {
+    args: &'a Args,
+    log: Journal,
+    tunnel: Tunnel,
+    /// When the last error of the bus was told.
+    told_at: Option<Instant>,
+}
+
+impl Command<'_> {
+    fn run(mut self, mut signals: Signals) -> u8 {
+        let mut looked_at = clock::now();
+        let mut shown = self.tunnel.counts();
+        let code = loop {
+            let mut ends = false;
+            for signal in signals.pending() {
+                if signal == SIGUSR1 {
+                    self.tell_counts();
+                } else {
+                    ends = true;
+                }
+            }
+            if ends {
+                break exit::OK;
+            }
+            let mut news = heapless::Vec::<News, 64>::new();
+            // More than that in one turn is a flood, and the counters tell it.
+            self.tunnel.turn(TURN, StateName::Safe, &mut |one| {
+                let _ = news.push(one);
+            });
+            for one in news {
+                self.tell(&one);
+            }
+            if self.tunnel.take_hung_up() && self.args.no_retry {
+                break exit::OK;
+            }
+            let now = clock::now();
+            if now.since(looked_at) >= LOOK {
+                looked_at = now;
+                if let Some(text) = driven(&self.args.bus) {
+                    self.log.line(format_args!("{text}"));
+                    break exit::UNAVAILABLE;
+                }
+                if self.args.stats {
+                    let counts = self.tunnel.counts();
+                    for (count, value) in counts.iter().filter(|(count, value)| shown.get(*count) != *value) {
+                        self.log.line(format_args!("counted: {value} {}", count.text()));
+                    }
+                    shown = counts;
+                }
+            }
+        };
+        self.tunnel.stop();
+        self.tell_counts();
+        code
+    }
+
+    fn tell_counts(&self) {
+        for (count, value) in self.tunnel.counts().iter().filter(|(_, value)| *value > 0) {
+            self.log.line(format_args!("counted: {value} {}", count.text()));
+        }
+    }
+
+    fn tell(&mut self, news: &News) {
+        let bus = &self.args.bus;
+        let who = news.peer.map_or_else(|| self.args.host.clone(), |peer| peer.to_string());
+        match news.what {
+            What::Connected if self.args.verbose => self.log.line(format_args!("{who}: connected")),
+            What::Agreed if self.args.verbose => {
+                self.log.line(format_args!("{who}: version agreed, frames pass"));
+            }
+            What::Connected | What::Agreed => {}
+            What::Ended(ended) => self.log.line(format_args!("{who}: {}", Words(ended))),
+            What::NotAllowed => self.log.line(format_args!("{who}: refused, not on the allow list")),
+            What::TooMany => self.log.line(format_args!("{who}: refused, too many peers")),
+            What::Unreachable(error) => {
+                self.log.line(format_args!("{who} port {}: {error}; trying again", self.args.port));
+            }
+            // A standalone tunnel has no gate.
+            What::Refused(..) => {}
+            What::BusAway(cause) => {
+                let error = crate::io::canbus::OpenError { bus: bus.clone(), cause };
+                self.log.line(format_args!("{error}; trying again"));
+            }
+            What::BusDown => self.log.line(format_args!("{bus}: the interface went down")),
+            What::BusBack => self.log.line(format_args!("{bus}: back")),
+            What::BusError(class) => {
+                let now = clock::now();
+                // A bad cable makes thousands a second; the counter has them all.
+                if self.told_at.is_none_or(|at| now.since(at) >= LOOK) {
+                    self.told_at = Some(now);
+                    self.log.line(format_args!("{bus}: {class}"));
+                }
+            }
+        }
+    }
+}
+
+/// How a connection ended, in a person's words.
+pub(super) struct Words(pub(super) Ended);
+
+impl core::fmt::Display for Words {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0 {
+            Ended::Stopped => f.write_str("this program stops"),
+            Ended::Link(error) => write!(f, "connection ended: {error}"),
+            Ended::Lane(error) => write!(f, "connection closed: {error}"),
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! What a tunnel decides for one peer: which frames pass, which are too old, when the connection must end.
+//!
+//! Owns both directions of one peer. Relies on `proto::tcpcan` for bytes and queues and, on a bus that a gateway drives,
+//! on `safety::injection` for what may pass. Never touches a socket. Three rules carry it:
+//!
+//! - Age. A frame is handed on within the age limit or dropped and counted: in the queue, and by cutting the connection
+//!   when what is in flight has become too old, because a kernel would deliver it whenever the network comes back.
+//! - Back-pressure is short. A full queue stops the reading on its other side for a moment, so that nothing is lost while
+//!   both ends live; after that the oldest frames go, because on a bus that nobody slows down the newest are worth more.
+//! - What is counted adds up: see [`counts`].
+
+pub mod counts;
+
+use core::fmt;
+
+pub use self::counts::{Count, Counts};
+use crate::can::errorframe::ErrorClass;
+use crate::can::{Frame, Id};
+use crate::limits::TUNNEL_QUEUE;
+pub use crate::proto::tcpcan::Role;
+use crate::proto::tcpcan::{
+    CLASSIC_MESSAGE, FrameQueue, Outbox, Segment, Session, SessionError, SessionEvent, SessionSettings,
+};
+use crate::safety::injection::{Injection, Record, Refusal};
+use crate::safety::input::StateName;
+use crate::time::{Duration, Instant};
+
+/// Frames that one call hands to the bus.
+pub const TURN: usize = 64;
+
+/// Room that one read of a connection may need: 64 KiB of the smallest messages.
+const READ_ROOM: usize = 65_536 / CLASSIC_MESSAGE;
+
+/// How one peer is treated.
+#[derive(Debug, Clone, Copy)]
+pub struct LaneSettings {
+    /// No frame older than this is handed on; more than zero.
+    pub max_age: Duration,
+    /// How long a frame may wait for others to share its segment; zero sends at once.
+    pub coalesce: Duration,
+    /// A connection without an agreed version ends after this.
+    pub handshake: Duration,
+}
+
+/// Why a connection must end. Consequence of each: the connection is closed, and its frames are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaneEnd {
+    /// The peer does not speak tcpcan, or its stream is torn.
+    Session(SessionError),
+    /// The peer has had its last try with an actuator id.
+    Struck,
+    /// What is in flight has become too old to arrive.
+    TooOld,
+}
+
+impl fmt::Display for LaneEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session(error) => error.fmt(f),
+            Self::Struck => f.write_str("three frames with an id that only the gateway may send"),
+            Self::TooOld => f.write_str(
+                "frames on their way grew older than the age limit (a slow or broken network; a larger limit allows it)",
+            ),
+        }
+    }
+}
+
+impl core::error::Error for LaneEnd {}
+
+/// The way onto a bus that a gateway drives.
+#[derive(Debug)]
+pub struct Way<'a> {
+    /// The gate of the bus, and what all peers may send.
+    pub injection: &'a mut Injection,
+    /// What is remembered of this peer.
+    pub record: &'a mut Record,
+    /// The gateway's state.
+    pub state: StateName,
+}
+
+/// Both directions of one peer.
+#[derive(Debug)]
+pub struct Lane {
+    session: Session,
+    settings: LaneSettings,
+    /// Frames may wait so long in a queue; the rest of the age limit is for what happens before and behind it.
+    queue_age: Duration,
+    to_peer: Outbox,
+    to_bus: FrameQueue,
+    /// Since when the bus is not read because the queue to the peer is full.
+    bus_held: Hold,
+    /// Since when the peer is not read because the queue to the bus is full.
+    peer_held: Hold,
+    counts: Counts,
+}
+
+/// A pause in reading, of bounded length.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hold {
+    since: Option<Instant>,
+}
+
+impl Hold {
+    /// Whether to go on reading. A queue that is full holds the reading for `most`, then not again until it had room.
+    fn reads(self, now: Instant, most: Duration) -> bool {
+        self.since.is_none_or(|since| now.since(since) >= most)
+    }
+
+    fn note(&mut self, now: Instant, is_full: bool) {
+        match (is_full, self.since) {
+            (true, None) => self.since = Some(now),
+            (false, Some(_)) => self.since = None,
+            _ => {}
+        }
+    }
+}
+
+impl Lane {
+    /// A lane on a new connection.
+    #[must_use]
+    pub fn new(role: Role, settings: LaneSettings, now: Instant) -> Self {
+        Self {
+            session: Session::with_settings(
+                SessionSettings { handshake: settings.handshake, ..SessionSettings::new(role) },
+                now,
+            ),
+            settings,
+            // A quarter is what the thread may be late in reading a socket, and the hold takes an eighth.
+            queue_age: settings.max_age / 2,
+            to_peer: Outbox::new(TUNNEL_QUEUE),
+            to_bus: FrameQueue::new(TUNNEL_QUEUE),
+            bus_held: Hold::default(),
+            peer_held: Hold::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Whether the version is agreed: frames pass.
+    #[must_use]
+    pub const fn is_agreed(&self) -> bool {
+        self.session.version().is_some()
+    }
+
+    /// What was counted, the queues' own numbers included.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = self.counts;
+        let out = self.to_peer.counters();
+        counts.add(Count::ToPeer, out.confirmed);
+        counts.add(Count::ToPeerAged, out.aged);
+        counts.add(Count::ToPeerEvicted, out.evicted);
+        counts.add(Count::ToPeerUnconfirmed, out.unconfirmed);
+        counts.add(Count::ToPeerLeft, out.discarded);
+        counts.add(Count::ToPeerWaiting, out.waiting + out.in_flight);
+        let queue = self.to_bus.counters();
+        counts.add(Count::ToBusAged, queue.aged);
+        counts.add(Count::ToBusEvicted, queue.evicted);
+        counts.add(Count::ToBusLeft, queue.discarded);
+        counts.add(Count::ToBusWaiting, queue.waiting);
+        counts
+    }
+
+    /// Adds to a number that only the thread can know.
+    pub fn note(&mut self, count: Count, more: u64) {
+        self.counts.add(count, more);
+    }
+
+    // From the peer.
+
+    /// Whether to read the connection now.
+    #[must_use]
+    pub fn wants_peer(&self, now: Instant) -> bool {
+        self.peer_held.reads(now, self.settings.max_age / 8)
+    }
+
+    /// Where the connection's bytes go.
+    pub fn spare(&mut self) -> &mut [u8] {
+        self.session.spare()
+    }
+
+    /// So many bytes were put there; 0 says that there are no more for now.
+    pub fn commit(&mut self, count: usize) {
+        self.session.commit(count);
+    }
+
+    /// Takes the frames out of what came in. `stalled` says that it may have waited for longer than frames may be old.
+    ///
+    /// # Errors
+    /// [`LaneEnd`]: close the connection.
+    pub fn take(
+        &mut self,
+        now: Instant,
+        stalled: bool,
+        mut way: Option<&mut Way<'_>>,
+        refused: &mut dyn FnMut(Refusal, Id),
+    ) -> Result<(), LaneEnd> {
+        loop {
+            let agreed = self.is_agreed();
+            let frame = match self.session.poll_event() {
+                Ok(None) => break,
+                Ok(Some(SessionEvent::Agreed { .. })) => {
+                    self.counts.add(Count::Connections, 1);
+                    continue;
+                }
+                Ok(Some(SessionEvent::Refused(_))) => {
+                    self.counts.add(Count::FromPeer, 1);
+                    self.counts.add(Count::RefusedKind, 1);
+                    continue;
+                }
+                Ok(Some(SessionEvent::Frame(frame))) => frame,
+                Err(error) => {
+                    self.counts.add(if agreed { Count::Torn } else { Count::Handshakes }, 1);
+                    return Err(LaneEnd::Session(error));
+                }
+            };
+            self.counts.add(Count::FromPeer, 1);
+            if let Some(way) = way.as_deref_mut()
+                && let Err(refusal) = way.injection.admit(now, way.state, way.record, &frame)
+            {
+                self.counts.add(reason(refusal), 1);
+                refused(refusal, frame.id());
+                if way.record.is_out() {
+                    self.counts.add(Count::Struck, 1);
+                    return Err(LaneEnd::Struck);
+                }
+                continue;
+            }
+            if stalled {
+                self.counts.add(Count::ToBusStalled, 1);
+            } else {
+                self.to_bus.push(&frame, now);
+            }
+        }
+        self.peer_held.note(now, self.to_bus.room() < READ_ROOM);
+        Ok(())
+    }
+
+    /// Whether frames wait for the bus.
+    #[must_use]
+    pub fn has_for_bus(&self) -> bool {
+        !self.to_bus.is_empty()
+    }
+
+    /// The next frames for the bus, in `out`; they stay in the queue until [`Lane::handle_written`] or
+    /// [`Lane::handle_dropped`].
+    pub fn for_bus(&mut self, now: Instant, way: Option<&Way<'_>>, out: &mut heapless::Vec<Frame, TURN>) {
+        out.clear();
+        loop {
+            let mut refused = None;
+            for frame in self.to_bus.fresh(now, self.queue_age) {
+                let verdict = way.map_or(Ok(()), |way| way.injection.judge(way.state, frame));
+                if let Err(refusal) = verdict {
+                    refused = Some(refusal);
+                    break;
+                }
+                if out.push(*frame).is_err() {
+                    break;
+                }
+            }
+            // It waited while the state changed. What stands before it goes first.
+            let Some(refusal) = refused.filter(|_| out.is_empty()) else { break };
+            self.to_bus.take(1);
+            self.counts.add(reason(refusal), 1);
+        }
+        self.peer_held.note(now, self.to_bus.room() < READ_ROOM);
+    }
+
+    /// The bus has taken the first `count` of them.
+    pub fn handle_written(&mut self, count: usize) {
+        self.to_bus.take(count);
+        self.counts.add(Count::ToBus, count as u64);
+    }
+
+    /// The first `count` of them are dropped for this reason.
+    pub fn handle_dropped(&mut self, count: usize, reason: Count) {
+        self.to_bus.take(count);
+        self.counts.add(reason, count as u64);
+    }
+
+    // From the bus.
+
+    /// Whether to read the bus now.
+    #[must_use]
+    pub fn wants_bus(&self, now: Instant) -> bool {
+        self.bus_held.reads(now, self.settings.max_age / 8)
+    }
+
+    /// Takes a frame of the bus; what the driver reports comes back.
+    pub fn handle_frame(&mut self, now: Instant, stalled: bool, frame: &Frame) -> Option<ErrorClass> {
+        if let Some(class) = frame.error_class() {
+            self.counts.add(Count::BusErrors, 1);
+            return Some(class);
+        }
+        self.counts.add(Count::FromBus, 1);
+        if stalled {
+            self.counts.add(Count::ToPeerStalled, 1);
+        } else {
+            self.to_peer.push(frame, now);
+        }
+        self.bus_held.note(now, self.to_peer.room() < TURN);
+        None
+    }
+
+    /// The next bytes for the connection, whole messages of one segment, written to `out`; empty where nothing is to be
+    /// sent now.
+    pub fn segment<'a>(&'a mut self, now: Instant, segment_bytes: usize, out: &'a mut [u8]) -> Segment<'a> {
+        let waits = self.coalesces_until(now).is_some() && !self.to_peer.has_full_segment(segment_bytes);
+        let most = if waits { 0 } else { out.len() };
+        let room = out.get_mut(..most).unwrap_or_default();
+        self.to_peer.segment(now, self.queue_age, segment_bytes, room)
+    }
+
+    /// Looks whether the queue to the peer has room again; after sending.
+    pub fn note_sent(&mut self, now: Instant) {
+        self.bus_held.note(now, self.to_peer.room() < TURN);
+    }
+
+    /// Until when the oldest waiting frame may wait for others.
+    fn coalesces_until(&self, now: Instant) -> Option<Instant> {
+        let until = self.to_peer.oldest_at()? + self.settings.coalesce;
+        (until > now).then_some(until)
+    }
+
+    /// So many bytes are not acknowledged yet.
+    ///
+    /// # Errors
+    /// [`LaneEnd::TooOld`]: what is in flight must not arrive any more.
+    pub fn handle_unacked(&mut self, now: Instant, bytes: usize) -> Result<(), LaneEnd> {
+        self.to_peer.handle_unacked(bytes);
+        if self.to_peer.oldest_unacked_age(now).is_some_and(|age| age > self.settings.max_age) {
+            self.counts.add(Count::Cut, 1);
+            return Err(LaneEnd::TooOld);
+        }
+        Ok(())
+    }
+
+    // Version, time, end.
+
+    /// What the negotiation has to say; it goes before any frame.
+    #[must_use]
+    pub fn transmit(&self) -> &[u8] {
+        self.session.transmit()
+    }
+
+    /// The connection has taken so many bytes of it.
+    pub fn handle_transmitted(&mut self, count: usize) {
+        self.session.handle_sent(count);
+    }
+
+    /// Whether to read the connection again before waiting for anything.
+    #[must_use]
+    pub const fn must_read_again(&self) -> bool {
+        self.session.must_read_again()
+    }
+
+    /// Looks at the clock.
+    ///
+    /// # Errors
+    /// [`LaneEnd::Session`]: no version was agreed in time.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), LaneEnd> {
+        self.session.handle_timeout(now).map_err(|error| {
+            self.counts.add(Count::Handshakes, 1);
+            LaneEnd::Session(error)
+        })
+    }
+
+    /// How long nothing is due here, if nothing arrives.
+    #[must_use]
+    pub fn poll_timeout(&self, now: Instant) -> Option<Duration> {
+        let soonest = |a: Option<Duration>, b: Option<Duration>| match (a, b) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let handshake = self.session.poll_timeout().map(|at| at.since(now));
+        let hold = |hold: Hold| {
+            let since = hold.since?;
+            Some((since + self.settings.max_age / 8).since(now)).filter(|left| !left.is_zero())
+        };
+        let coalesce = self.coalesces_until(now).map(|until| until.since(now));
+        let flight = self.to_peer.has_unacked().then(|| self.settings.max_age / 8);
+        soonest(
+            soonest(handshake, flight),
+            soonest(coalesce, soonest(hold(self.bus_held), hold(self.peer_held))),
+        )
+    }
+
+    /// The connection has ended with so many bytes not acknowledged: what is left is counted.
+    pub fn handle_end(&mut self, unacked_bytes: usize) {
+        self.to_peer.handle_unacked(unacked_bytes);
+        self.to_peer.discard();
+        self.to_bus.discard();
+    }
+}
+
+const fn reason(refusal: Refusal) -> Count {
+    match refusal {
+        Refusal::Actuator => Count::RefusedActuator,
+        Refusal::NotListed => Count::RefusedNotListed,
+        Refusal::ErrorFrame => Count::RefusedKind,
+        Refusal::PeerRate => Count::RefusedPeerRate,
+        Refusal::TotalRate => Count::RefusedTotalRate,
+    }
+}

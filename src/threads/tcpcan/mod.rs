@@ -1,0 +1,356 @@
+//! The tcpcan tunnel: one poll over listeners, peers and their bus sockets.
+//!
+//! Owns the listeners, the peers and the loop; the standalone command and the gateway's thread use the same. Relies on
+//! `nodes::tunnel` for what is let through, dropped and counted. Every peer has its own buffers and its own bus socket: a
+//! slow, dead or hostile one harms itself. Never waits but in its one poll.
+
+mod peer;
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+
+use self::peer::{Peer, Room};
+use crate::can::Id;
+use crate::can::errorframe::ErrorClass;
+use crate::io::canbus::{Accept, BusAddress, OpenCause};
+use crate::io::clock;
+use crate::io::tcp::{Connector, LinkError, Listener, Progress, TcpLink};
+use crate::limits::TUNNEL_PEERS;
+pub use crate::nodes::tunnel::{Count, Counts};
+use crate::nodes::tunnel::{Lane, LaneEnd, LaneSettings, Role, Way};
+use crate::safety::allow::AllowList;
+use crate::safety::injection::{Injection, Record, Refusal};
+use crate::safety::input::StateName;
+use crate::time::{Duration, Instant};
+
+/// Longest wait of one turn: the end of the program is noticed within it.
+const TURN: Duration = Duration::from_millis(100);
+
+/// Shortest wait of an idle turn, however small the age limit is.
+const SHORTEST_IDLE: Duration = Duration::from_millis(5);
+
+/// Most connections that one turn accepts: a flood of them must not keep the peers waiting.
+const ACCEPTS: usize = 16;
+
+/// Descriptors of one poll: a listener for each of four buses in two address families, and two for each peer.
+const POLLED: usize = 8 + 2 * TUNNEL_PEERS;
+
+/// How a tunnel works.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The buses.
+    pub buses: Vec<Bus>,
+    /// No frame older than this is handed on.
+    pub max_age: Duration,
+    /// How long a frame may wait for others to share its segment; zero sends at once.
+    pub coalesce: Duration,
+    /// A peer that has gone without a word is found after this; whole seconds.
+    pub silence: Duration,
+    /// A connection without an agreed version is closed after this.
+    pub handshake: Duration,
+}
+
+/// A bus and what its peers see of it.
+#[derive(Debug, Clone)]
+pub struct Bus {
+    /// Where it is.
+    pub address: BusAddress,
+    /// Which of its frames the peers get.
+    pub accept: Accept,
+}
+
+/// A listener in front of a bus.
+#[derive(Debug)]
+pub struct Door {
+    /// Where peers knock.
+    pub listener: Listener,
+    /// Who is let in.
+    pub allow: AllowList,
+    /// Index of the bus.
+    pub bus: usize,
+}
+
+/// Something worth a log line.
+#[derive(Debug, Clone, Copy)]
+pub struct News {
+    /// The peer, where it is about one.
+    pub peer: Option<SocketAddr>,
+    /// Index of the bus.
+    pub bus: usize,
+    /// What happened.
+    pub what: What,
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The program stops.
+    Stopped,
+    /// The peer or the network ended it.
+    Link(LinkError),
+    /// This end closed it.
+    Lane(LaneEnd),
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy)]
+pub enum What {
+    /// The peer was let in, or reached.
+    Connected,
+    /// The version is agreed: frames pass.
+    Agreed,
+    /// The connection ended.
+    Ended(Ended),
+    /// The peer may not connect.
+    NotAllowed,
+    /// There is no room for another peer.
+    TooMany,
+    /// The other end cannot be reached.
+    Unreachable(LinkError),
+    /// A frame of the peer was refused.
+    Refused(Refusal, Id),
+    /// The bus cannot be opened.
+    BusAway(OpenCause),
+    /// The bus went down.
+    BusDown,
+    /// The bus is there again.
+    BusBack,
+    /// The bus reports an error.
+    BusError(ErrorClass),
+}
+
+/// The frames' way onto the buses of a gateway; a standalone tunnel has none and lets everything through.
+#[derive(Debug)]
+pub struct Guard {
+    /// The gate and the allowances of each bus.
+    pub ways: Vec<Injection>,
+}
+
+/// A tunnel at work.
+#[derive(Debug)]
+pub struct Tunnel {
+    settings: Settings,
+    doors: Vec<Door>,
+    caller: Option<Connector>,
+    guard: Option<Guard>,
+    peers: Vec<(Peer, Option<Record>)>,
+    room: Room,
+    /// Of peers that have gone.
+    past: Counts,
+    /// The last failure to reach the other end, told once.
+    told: Option<LinkError>,
+    turned_at: Option<Instant>,
+    /// Somebody waits at a listener.
+    knocked: bool,
+    /// The connection of a caller has ended.
+    hung_up: bool,
+}
+
+impl Tunnel {
+    fn new(settings: Settings, doors: Vec<Door>, caller: Option<Connector>, guard: Option<Guard>) -> Self {
+        Self {
+            settings,
+            doors,
+            caller,
+            guard,
+            peers: Vec::with_capacity(TUNNEL_PEERS),
+            room: Room::new(),
+            past: Counts::default(),
+            told: None,
+            turned_at: None,
+            knocked: false,
+            hung_up: false,
+        }
+    }
+
+    /// A tunnel that waits for peers.
+    #[must_use]
+    pub fn server(settings: Settings, doors: Vec<Door>, guard: Option<Guard>) -> Self {
+        Self::new(settings, doors, None, guard)
+    }
+
+    /// A tunnel that calls the other end, again and again.
+    #[must_use]
+    pub fn client(settings: Settings, caller: Connector) -> Self {
+        Self::new(settings, Vec::new(), Some(caller), None)
+    }
+
+    /// What was counted so far, by all peers there are and were.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = self.past;
+        for (peer, _) in &self.peers {
+            counts.absorb(&peer.lane.counts());
+        }
+        counts
+    }
+
+    /// Peers connected now.
+    #[must_use]
+    pub const fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Whether the connection of a caller has ended since the last question.
+    pub const fn take_hung_up(&mut self) -> bool {
+        core::mem::replace(&mut self.hung_up, false)
+    }
+
+    /// One turn: waits until something happens, `wait` at most, and serves it. `state` is the gateway's.
+    pub fn turn(&mut self, wait: Duration, state: StateName, news: &mut dyn FnMut(News)) {
+        let calling = self.peers.is_empty() && self.caller.is_some();
+        if calling {
+            self.call(wait, news);
+            return;
+        }
+        let asked = self.wait(wait);
+        let now = clock::now();
+        // Away for longer than was asked for and longer than frames may be old: what waits in the sockets is of unknown
+        // age, and is thrown away. A shorter absence is allowed for in the lanes' own limit.
+        let away = self.turned_at.map_or(Duration::ZERO, |at| now.since(at));
+        let stalled = away > asked.saturating_add(self.settings.max_age / 4);
+        self.turned_at = Some(now);
+        self.serve(now, stalled, state, news);
+        if self.knocked {
+            self.accept(now, news);
+        }
+    }
+
+    /// Ends every connection in order.
+    pub fn stop(&mut self) {
+        for (mut peer, _) in self.peers.drain(..) {
+            peer.end(Ended::Stopped);
+            self.past.absorb(&peer.lane.counts());
+        }
+    }
+
+    /// Waits for a socket or a time, and notes who is ready; returns how long at most it waited.
+    fn wait(&mut self, wait: Duration) -> Duration {
+        let now = clock::now();
+        let idle = (self.settings.max_age / 4).max(SHORTEST_IDLE);
+        let due = self.peers.iter().filter_map(|(peer, _)| peer.due(now)).min();
+        let wait = due.unwrap_or(idle).min(idle).min(wait).min(TURN);
+        let mut fds = heapless::Vec::<PollFd<'_>, POLLED>::new();
+        // Room for all of them by the two limits; one that had none would be served a turn later.
+        for door in &self.doors {
+            let _ = fds.push(PollFd::new(door.listener.as_fd(), PollFlags::POLLIN));
+        }
+        for (peer, _) in &self.peers {
+            let (link, flags) = peer.link_interest(now);
+            let _ = fds.push(PollFd::new(link, flags));
+            if let Some((bus, flags)) = peer.bus_interest(now) {
+                let _ = fds.push(PollFd::new(bus, flags));
+            }
+        }
+        // An error here (a signal) is the end of the wait, and nobody is ready.
+        let any = ppoll(&mut fds, Some(TimeSpec::from_duration(wait)), None).is_ok_and(|count| count > 0);
+        let seen: heapless::Vec<bool, POLLED> =
+            fds.iter().map(|fd| any && fd.revents().is_none_or(|events| !events.is_empty())).collect();
+        drop(fds);
+        let mut seen = seen.into_iter();
+        self.knocked = seen.by_ref().take(self.doors.len()).fold(false, |any, one| any | one);
+        for (peer, _) in &mut self.peers {
+            peer.note_ready(&mut seen);
+        }
+        wait
+    }
+
+    fn serve(&mut self, now: Instant, stalled: bool, state: StateName, news: &mut dyn FnMut(News)) {
+        let mut index = 0;
+        while let Some((peer, record)) = self.peers.get_mut(index) {
+            let way = match (&mut self.guard, record) {
+                (Some(guard), Some(record)) => {
+                    guard.ways.get_mut(peer.bus).map(|injection| Way { injection, record, state })
+                }
+                _ => None,
+            };
+            match peer.serve(now, stalled, &self.settings, way, &mut self.room, news) {
+                Ok(()) => index += 1,
+                Err(ended) => {
+                    let (mut peer, _) = self.peers.swap_remove(index);
+                    peer.end(ended);
+                    self.past.absorb(&peer.lane.counts());
+                    news(News { peer: Some(peer.address), bus: peer.bus, what: What::Ended(ended) });
+                    if let Some(caller) = &mut self.caller {
+                        caller.session_ended(peer.lane.is_agreed());
+                        self.hung_up = true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, now: Instant, news: &mut dyn FnMut(News)) {
+        for index in 0..self.doors.len() {
+            for _ in 0..ACCEPTS {
+                let Some(door) = self.doors.get(index) else { break };
+                let Some((link, address)) = door.listener.accept(Duration::ZERO) else { break };
+                let bus = door.bus;
+                let refused = if !door.allow.permits(address.ip()) {
+                    Some((What::NotAllowed, Count::RefusedAddress))
+                } else if self.peers.len() >= TUNNEL_PEERS {
+                    Some((What::TooMany, Count::RefusedFull))
+                } else {
+                    None
+                };
+                if let Some((what, count)) = refused {
+                    self.past.add(count, 1);
+                    link.reset_on_close();
+                    news(News { peer: Some(address), bus, what });
+                    continue;
+                }
+                self.join(link, address, bus, Role::Server, now, news);
+            }
+        }
+    }
+
+    /// Tries to reach the other end.
+    fn call(&mut self, wait: Duration, news: &mut dyn FnMut(News)) {
+        let Some(caller) = &mut self.caller else { return };
+        match caller.step(wait) {
+            Progress::Pending => {}
+            Progress::Failed(error, _) => {
+                self.hung_up = true;
+                if self.told.replace(error) != Some(error) {
+                    news(News { peer: None, bus: 0, what: What::Unreachable(error) });
+                }
+            }
+            Progress::Connected(link) => {
+                self.told = None;
+                let Some(address) = link.peer() else { return };
+                self.join(link, address, 0, Role::Client, clock::now(), news);
+            }
+        }
+    }
+
+    fn join(
+        &mut self,
+        link: TcpLink,
+        address: SocketAddr,
+        bus: usize,
+        role: Role,
+        now: Instant,
+        news: &mut dyn FnMut(News),
+    ) {
+        let settings = LaneSettings {
+            max_age: self.settings.max_age,
+            coalesce: self.settings.coalesce,
+            handshake: self.settings.handshake,
+        };
+        let lane = Lane::new(role, settings, now);
+        let record = self.guard.as_ref().and_then(|guard| guard.ways.get(bus)).map(Injection::record);
+        match Peer::new(link, address, bus, lane, &self.settings, now) {
+            Ok(peer) => {
+                news(News { peer: Some(address), bus, what: What::Connected });
+                self.peers.push((peer, record));
+                self.turned_at = Some(now);
+            }
+            Err(error) => {
+                news(News { peer: Some(address), bus, what: What::Ended(Ended::Link(error)) });
+            }
+        }
+    }
+}

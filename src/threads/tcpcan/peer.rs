@@ -1,0 +1,392 @@
+//! One peer of a tunnel: its connection and its own socket on the bus.
+//!
+//! Owns both sockets and the order of reading and writing them. Relies on `nodes::tunnel` for every decision. Each peer
+//! has a bus socket of its own, as every CAN program has: the kernel filters for it, hands it the frames of the other
+//! peers, and what it does not read is lost for it alone. Never waits.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use nix::poll::PollFlags;
+
+use super::{Ended, News, Settings, What};
+use crate::can::Frame;
+use crate::io::canbus::{Batch, OpenCause, Port, PortOptions, RecvError, SendError};
+use crate::io::tcp::{LinkError, Read, TcpLink};
+use crate::nodes::tunnel::{Count, Lane, TURN, Way};
+use crate::time::{Duration, Instant};
+
+/// Time between two attempts to open a bus that is not there.
+const REOPEN: Duration = Duration::from_millis(100);
+
+/// Receive buffer on the bus, as the kernel counts it: 2,731 frames, 300 ms of a full 1 Mbit/s bus.
+const RCVBUF: usize = 1 << 20;
+
+/// Segment of a connection that does not say its size: every IPv6 path carries this much (1,280 - 40 - 20 - 12).
+const SMALL_SEGMENT: usize = 1_208;
+
+/// Largest write: a segment of the loopback interface, which is the largest there is, is about this long.
+const SEGMENT: usize = 32_768;
+
+/// The path may change its segment size; it is asked again after this.
+const SEGMENT_CHECK: Duration = Duration::from_millis(100);
+
+/// Rest after a bus that seemed writable and was not: some drivers answer so for as long as their queue is full.
+const FULL_REST: Duration = Duration::from_millis(1);
+
+/// Batches that one turn reads or writes before the other peers have theirs.
+const TURNS: usize = 8;
+
+/// What all peers of a thread share: room to work in.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub(super) read: Batch,
+    pub(super) write: Batch,
+    pub(super) frames: heapless::Vec<Frame, TURN>,
+    pub(super) segment: Vec<u8>,
+}
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self {
+            read: Batch::new(),
+            write: Batch::new(),
+            frames: heapless::Vec::new(),
+            segment: vec![0; SEGMENT],
+        }
+    }
+}
+
+/// One peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// Index of its bus.
+    pub(super) bus: usize,
+    link: TcpLink,
+    port: Option<Port>,
+    reopen_at: Instant,
+    /// The last reason why the bus could not be opened, told once.
+    told: Option<OpenCause>,
+    pub(super) lane: Lane,
+    segment_bytes: usize,
+    segment_checked_at: Option<Instant>,
+    unacked_checked_at: Instant,
+    /// The connection has something to say.
+    link_ready: bool,
+    /// The bus has something to say.
+    bus_ready: bool,
+    /// The connection took less than was offered, or had its share of this turn.
+    link_full: bool,
+    /// The bus took less than was offered, or had its share of this turn.
+    bus_full: bool,
+    /// The bus seemed writable and was not.
+    bus_rests_until: Option<Instant>,
+    /// The kernel's overflow count as last read.
+    overflows: u32,
+}
+
+impl Peer {
+    /// A peer on a new connection.
+    pub(super) fn new(
+        link: TcpLink,
+        address: SocketAddr,
+        bus: usize,
+        lane: Lane,
+        settings: &Settings,
+        now: Instant,
+    ) -> Result<Self, LinkError> {
+        link.set_up_tunnel(settings.silence)?;
+        Ok(Self {
+            address,
+            bus,
+            link,
+            port: None,
+            reopen_at: now,
+            told: None,
+            lane,
+            segment_bytes: SMALL_SEGMENT,
+            segment_checked_at: None,
+            unacked_checked_at: now,
+            link_ready: true,
+            bus_ready: true,
+            link_full: false,
+            bus_full: false,
+            bus_rests_until: None,
+            overflows: 0,
+        })
+    }
+
+    /// The connection, and what to wait for on it.
+    pub(super) fn link_interest(&self, now: Instant) -> (BorrowedFd<'_>, PollFlags) {
+        let mut flags = PollFlags::empty();
+        if self.lane.wants_peer(now) {
+            flags |= PollFlags::POLLIN;
+        }
+        if self.link_full {
+            flags |= PollFlags::POLLOUT;
+        }
+        (self.link.as_fd(), flags)
+    }
+
+    /// The bus socket, and what to wait for on it.
+    pub(super) fn bus_interest(&self, now: Instant) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let port = self.port.as_ref()?;
+        let mut flags = PollFlags::empty();
+        if self.lane.wants_bus(now) {
+            flags |= PollFlags::POLLIN;
+        }
+        if self.bus_full && self.bus_rests_until.is_none() && self.lane.has_for_bus() {
+            flags |= PollFlags::POLLOUT;
+        }
+        Some((port.as_fd(), flags))
+    }
+
+    /// Takes what the poll saw, in the order of the two interests.
+    pub(super) fn note_ready(&mut self, seen: &mut impl Iterator<Item = bool>) {
+        self.link_ready = seen.next().unwrap_or(true) || self.lane.must_read_again();
+        self.bus_ready = self.port.is_some() && seen.next().unwrap_or(true);
+    }
+
+    /// When this peer must be served even if no socket says anything.
+    pub(super) fn due(&self, now: Instant) -> Option<Duration> {
+        if self.lane.must_read_again() && self.lane.wants_peer(now) {
+            return Some(Duration::ZERO);
+        }
+        let mut due = self.lane.poll_timeout(now);
+        let mut sooner = |at: Instant| {
+            let left = at.since(now);
+            due = Some(due.map_or(left, |other| other.min(left)));
+        };
+        if let Some(until) = self.bus_rests_until {
+            sooner(until);
+        }
+        if self.port.is_none() && self.lane.is_agreed() {
+            sooner(self.reopen_at);
+        }
+        due
+    }
+
+    /// Serves both sockets. `stalled` says that this thread was away for longer than frames may be old.
+    pub(super) fn serve(
+        &mut self,
+        now: Instant,
+        stalled: bool,
+        settings: &Settings,
+        mut way: Option<Way<'_>>,
+        room: &mut Room,
+        news: &mut dyn FnMut(News),
+    ) -> Result<(), Ended> {
+        if self.bus_rests_until.is_some_and(|until| until <= now) {
+            self.bus_rests_until = None;
+        }
+        if self.link_ready {
+            self.read_link(now, stalled, way.as_mut(), news)?;
+        }
+        self.lane.handle_timeout(now).map_err(Ended::Lane)?;
+        let version = self.lane.transmit();
+        if !version.is_empty() {
+            let taken = self.link.try_write_whole(version).map_err(Ended::Link)?;
+            self.lane.handle_transmitted(taken);
+            self.link_full = !self.lane.transmit().is_empty();
+        }
+        if self.lane.is_agreed() {
+            self.open_bus(now, settings, news);
+            if self.bus_ready {
+                self.read_bus(now, stalled, room, news);
+            }
+            self.write_bus(now, way.as_ref(), room);
+            self.write_link(now, room)?;
+            self.check_age(now, settings)?;
+        }
+        Ok(())
+    }
+
+    /// The connection ends: what waits is counted, and a connection whose bytes must not arrive any more is cut.
+    pub(super) fn end(&mut self, ended: Ended) {
+        let unacked = self.link.unacknowledged().unwrap_or(usize::MAX);
+        self.lane.handle_end(unacked);
+        match ended {
+            // An orderly end lets the kernel deliver what is under way.
+            Ended::Stopped => {}
+            // What is still in the kernel must not arrive after the age limit.
+            _ => self.link.reset_on_close(),
+        }
+    }
+
+    fn read_link(
+        &mut self,
+        now: Instant,
+        stalled: bool,
+        mut way: Option<&mut Way<'_>>,
+        news: &mut dyn FnMut(News),
+    ) -> Result<(), Ended> {
+        for _ in 0..TURNS {
+            if !self.lane.wants_peer(now) {
+                return Ok(());
+            }
+            let read = self.link.try_read(self.lane.spare()).map_err(Ended::Link)?;
+            let count = match read {
+                Read::Bytes(count) => count,
+                Read::Nothing => 0,
+            };
+            self.lane.commit(count);
+            let was_agreed = self.lane.is_agreed();
+            let result = self.lane.take(now, stalled, way.as_deref_mut(), &mut |refusal, id| {
+                news(News { peer: Some(self.address), bus: self.bus, what: What::Refused(refusal, id) });
+            });
+            if !was_agreed && self.lane.is_agreed() {
+                news(News { peer: Some(self.address), bus: self.bus, what: What::Agreed });
+            }
+            result.map_err(Ended::Lane)?;
+            if !self.lane.must_read_again() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn open_bus(&mut self, now: Instant, settings: &Settings, news: &mut dyn FnMut(News)) {
+        if self.port.is_some() || self.reopen_at > now {
+            return;
+        }
+        let Some(bus) = settings.buses.get(self.bus) else { return };
+        let options = PortOptions {
+            accept: bus.accept.clone(),
+            errors: true,
+            fd: true,
+            rcvbuf: Some(RCVBUF),
+            sndbuf: Some(0),
+            ..PortOptions::default()
+        };
+        let opened = Port::open(&bus.address, &options).or_else(|error| match error.cause {
+            OpenCause::NoFd => Port::open(&bus.address, &PortOptions { fd: false, ..options }),
+            _ => Err(error),
+        });
+        match opened {
+            Ok(port) => {
+                self.port = Some(port);
+                self.bus_ready = true;
+                self.overflows = 0;
+                (self.bus_full, self.bus_rests_until) = (false, None);
+                if self.told.take().is_some() {
+                    news(News { peer: Some(self.address), bus: self.bus, what: What::BusBack });
+                }
+            }
+            Err(error) => {
+                self.reopen_at = now + REOPEN;
+                if self.told.replace(error.cause) != Some(error.cause) {
+                    news(News { peer: Some(self.address), bus: self.bus, what: What::BusAway(error.cause) });
+                }
+            }
+        }
+    }
+
+    fn lose_bus(&mut self, now: Instant) {
+        self.port = None;
+        self.reopen_at = now + REOPEN;
+    }
+
+    fn read_bus(&mut self, now: Instant, stalled: bool, room: &mut Room, news: &mut dyn FnMut(News)) {
+        for _ in 0..TURNS {
+            if !self.lane.wants_bus(now) {
+                return;
+            }
+            let Some(port) = &self.port else { return };
+            match port.recv_many(&mut room.read) {
+                Ok(()) => {}
+                // Told once per socket; the same socket goes on when the interface is up again.
+                Err(RecvError::Down) => {
+                    news(News { peer: Some(self.address), bus: self.bus, what: What::BusDown });
+                    continue;
+                }
+                Err(RecvError::Gone | RecvError::Io(_)) => {
+                    self.lose_bus(now);
+                    return;
+                }
+            }
+            let lost = room.read.dropped_total().wrapping_sub(self.overflows);
+            self.overflows = room.read.dropped_total();
+            self.lane.note(Count::BusOverflow, lost.into());
+            for frame in room.read.frames() {
+                if let Some(class) = self.lane.handle_frame(now, stalled, frame) {
+                    news(News { peer: Some(self.address), bus: self.bus, what: What::BusError(class) });
+                }
+            }
+            if !room.read.is_full() {
+                return;
+            }
+        }
+    }
+
+    fn write_bus(&mut self, now: Instant, way: Option<&Way<'_>>, room: &mut Room) {
+        if self.bus_rests_until.is_some() {
+            return;
+        }
+        for _ in 0..TURNS {
+            self.lane.for_bus(now, way, &mut room.frames);
+            if room.frames.is_empty() {
+                self.bus_full = false;
+                return;
+            }
+            let Some(port) = &self.port else {
+                self.lane.handle_dropped(room.frames.len(), Count::NoBus);
+                continue;
+            };
+            let (taken, refused) = port.send_many(&room.frames, &mut room.write);
+            self.lane.handle_written(taken);
+            match refused {
+                None => {}
+                Some(SendError::Full) => {
+                    if taken == 0 && self.bus_full {
+                        self.bus_rests_until = Some(now + FULL_REST);
+                    }
+                    self.bus_full = true;
+                    return;
+                }
+                Some(SendError::Down) => self.lane.handle_dropped(1, Count::NoBus),
+                Some(SendError::Gone) => {
+                    self.lane.handle_dropped(1, Count::NoBus);
+                    self.lose_bus(now);
+                }
+                Some(SendError::Refused(_)) => self.lane.handle_dropped(1, Count::BusRefused),
+            }
+            self.bus_full = false;
+        }
+        self.bus_full = true;
+    }
+
+    fn write_link(&mut self, now: Instant, room: &mut Room) -> Result<(), Ended> {
+        if self.segment_checked_at.is_none_or(|at| now.since(at) >= SEGMENT_CHECK) {
+            self.segment_checked_at = Some(now);
+            self.segment_bytes = self.link.segment_bytes().unwrap_or(SMALL_SEGMENT);
+        }
+        // Until it has less than its share to send.
+        self.link_full = true;
+        for _ in 0..TURNS {
+            let segment = self.lane.segment(now, self.segment_bytes, &mut room.segment);
+            let offered = segment.bytes().len();
+            if offered == 0 {
+                self.link_full = false;
+                break;
+            }
+            let taken = self.link.try_write_whole(segment.bytes()).map_err(Ended::Link)?;
+            segment.handle_sent(now, taken);
+            if taken < offered {
+                break;
+            }
+        }
+        self.lane.note_sent(now);
+        Ok(())
+    }
+
+    /// Frames in flight that have become too old must not arrive: the connection is cut.
+    fn check_age(&mut self, now: Instant, settings: &Settings) -> Result<(), Ended> {
+        if now.since(self.unacked_checked_at) < settings.max_age / 8 {
+            return Ok(());
+        }
+        self.unacked_checked_at = now;
+        let unacked = self.link.unacknowledged().map_err(Ended::Link)?;
+        self.lane.handle_unacked(now, unacked).map_err(Ended::Lane)
+    }
+}
