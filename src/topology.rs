@@ -6,11 +6,13 @@
 
 mod channel;
 mod shared;
+pub mod tunnel;
 
 use std::mem::size_of;
 
 pub use self::channel::{Rx, Tx, channel};
 pub use self::shared::{Counter, Shared};
+use self::tunnel::News;
 use crate::can::Frame;
 use crate::io::canbus::{OpenCause, Port};
 use crate::io::tcp::LinkError;
@@ -29,6 +31,8 @@ pub enum Thread {
     Can,
     /// The safety core and the only actuator writer.
     Watchdog,
+    /// The tunnels, where the configuration has any.
+    Tcpcan,
 }
 
 /// A row of the table of threads.
@@ -46,7 +50,7 @@ pub struct ThreadSpec {
 
 impl Thread {
     /// Every kind of thread.
-    pub const ALL: [Self; 4] = [Self::Main, Self::Ocp, Self::Can, Self::Watchdog];
+    pub const ALL: [Self; 5] = [Self::Main, Self::Ocp, Self::Can, Self::Watchdog, Self::Tcpcan];
 
     /// The row of this thread.
     #[must_use]
@@ -75,6 +79,12 @@ impl Thread {
                 waits_on: "new command or tick, 5 ms at most",
                 priority: Some(45),
                 duty: "step the core, write every actuator frame, feed systemd",
+            },
+            Self::Tcpcan => ThreadSpec {
+                name: "tcpcan",
+                waits_on: "listeners, peers and their bus sockets in one poll, 100 ms at most",
+                priority: None,
+                duty: "tunnel with bounded buffers for each peer, every frame of a peer through the gate",
             },
         }
     }
@@ -106,6 +116,8 @@ pub enum Edge {
     Sockets,
     /// Dead actuator sockets: closing may wait in the kernel too.
     DeadSockets,
+    /// What the tunnel has to tell the log.
+    TunnelNews,
 }
 
 /// A row of the table of channels.
@@ -127,7 +139,7 @@ pub struct EdgeSpec {
 
 impl Edge {
     /// Every channel.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Operator,
         Self::FeedbackToWatchdog,
         Self::FeedbackToOcp,
@@ -135,6 +147,7 @@ impl Edge {
         Self::Events,
         Self::Sockets,
         Self::DeadSockets,
+        Self::TunnelNews,
     ];
 
     /// The name in tables.
@@ -148,6 +161,7 @@ impl Edge {
             Self::Events => "events",
             Self::Sockets => "sockets",
             Self::DeadSockets => "dead-sockets",
+            Self::TunnelNews => "tunnel-news",
         }
     }
 
@@ -164,7 +178,7 @@ impl Edge {
         ) -> EdgeSpec {
             EdgeSpec { from, to, depth, when_full, message_bytes, why }
         }
-        use Thread::{Can, Main, Ocp, Watchdog};
+        use Thread::{Can, Main, Ocp, Tcpcan, Watchdog};
         use WhenFull::{DropNewest, EvictOldest};
         match self {
             Self::Operator => row(
@@ -217,6 +231,14 @@ impl Edge {
                 DropNewest,
                 size_of::<Port>(),
                 "closed by whoever has time; dropped here only if all buses die at once",
+            ),
+            Self::TunnelNews => row(
+                Tcpcan,
+                Main,
+                EVENT_DEPTH,
+                DropNewest,
+                size_of::<News>(),
+                "a hostile peer must not push out the events of the watchdog",
             ),
         }
     }

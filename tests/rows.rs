@@ -21,3 +21,5 @@ mod relay;
 mod rig;
 #[path = "rows/shared.rs"]
 mod shared;
+#[path = "rows/tunnel.rs"]
+mod tunnel;

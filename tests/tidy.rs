@@ -18,7 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("nodes", &["limits", "time", "can", "proto", "signals", "safety"]),
     ("config", &["limits", "time", "can", "signals", "safety"]),
     ("io", &["limits", "time", "can"]),
-    ("topology", &["limits", "time", "can", "signals", "safety", "io"]),
+    ("topology", &["limits", "time", "can", "signals", "safety", "nodes", "io"]),
     (
         "threads",
         &["limits", "time", "can", "proto", "signals", "safety", "nodes", "config", "io", "topology"],

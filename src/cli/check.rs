@@ -3,8 +3,9 @@
 //! Owns the text. Relies on `config`. Never opens a bus or a socket.
 
 use super::{DEFAULT_CONFIG, VERSION, complain, exit, print};
-use crate::can::Id;
+use crate::can::{Frame, Id};
 use crate::config::{self, Config, budget, written};
+use crate::limits::{TUNNEL_PEERS, TUNNEL_QUEUE};
 use crate::safety::settings::BOUNDS;
 use crate::signals::bits::{ByteOrder, Codec, Raw};
 use crate::signals::e2e::Algorithm;
@@ -71,6 +72,7 @@ fn report(out: &mut String, config: &Config) -> fmt::Result {
     let form = format!("{:?}", config.ocp.user_data).to_lowercase();
     writeln!(out, "OCP        {}, user data {form}", config.ocp.address)?;
     buses(out, plan)?;
+    tunnels(out, config)?;
     arming(out, config)?;
     for frame in &plan.send {
         send(out, plan, frame)?;
@@ -81,7 +83,7 @@ fn report(out: &mut String, config: &Config) -> fmt::Result {
     reports(out, plan)?;
     times(out, config)?;
     reactions(out, config)?;
-    memory(out)?;
+    memory(out, config)?;
     writeln!(out, "\nThe vehicle must")?;
     writeln!(
         out,
@@ -103,6 +105,30 @@ fn buses(out: &mut String, plan: &Plan) -> fmt::Result {
             Echo::Unproven => "echo UNPROVEN",
         };
         writeln!(out, "bus        {}: {}, {kind}, {echo}", bus.name, bus.interface)?;
+    }
+    Ok(())
+}
+
+fn tunnels(out: &mut String, config: &Config) -> fmt::Result {
+    let ids = |ids: &[Id]| match ids {
+        [] => "nothing".to_owned(),
+        ids => ids.iter().map(Id::to_string).collect::<Vec<_>>().join(" "),
+    };
+    for tunnel in &config.tunnels {
+        let bus = config.plan.buses.get(tunnel.bus).map_or("?", |bus| &bus.name);
+        let who =
+            if tunnel.allow.is_empty() { "this machine only".to_owned() } else { tunnel.allow.to_string() };
+        let age = tunnel.max_age.as_millis();
+        writeln!(out, "tunnel     {bus}: {}, {who}; frames up to {age} ms old", tunnel.listen)?;
+        writeln!(
+            out,
+            "           peers may send: always {}; unless armed {}; in DIAG {}; {} frames/s each, {} together",
+            ids(&tunnel.always),
+            ids(&tunnel.unless_armed),
+            ids(&tunnel.diagnostic),
+            tunnel.peer_per_s,
+            tunnel.total_per_s
+        )?;
     }
     Ok(())
 }
@@ -375,7 +401,7 @@ impl fmt::Display for Bits<'_> {
 }
 
 /// What each channel holds, as declared in the topology.
-fn memory(out: &mut String) -> fmt::Result {
+fn memory(out: &mut String, config: &Config) -> fmt::Result {
     writeln!(out, "\nMemory of the channels")?;
     let mut total = 0;
     for (edge, bytes) in topology::memory() {
@@ -389,5 +415,11 @@ fn memory(out: &mut String) -> fmt::Result {
             spec.message_bytes
         )?;
     }
-    writeln!(out, "  {:<38} {total:>8} bytes", "sum")
+    writeln!(out, "  {:<38} {total:>8} bytes", "sum")?;
+    if !config.tunnels.is_empty() {
+        let (peers, frames, frame) = (TUNNEL_PEERS, TUNNEL_QUEUE, size_of::<Frame>() + size_of::<u64>());
+        let bytes = 2 * frames * frame + 65_536;
+        writeln!(out, "  {:<22} {peers:>4} x {bytes:>6} bytes while connected", "tunnel peers")?;
+    }
+    Ok(())
 }

@@ -21,10 +21,12 @@ use crate::io::runtime::{BusLock, LastCounters, RuntimeDirectory};
 use crate::io::{clock, notify, sys};
 use crate::nodes::report::next_step;
 use crate::safety::faults::Fault;
+use crate::safety::injection::Allowance;
 use crate::safety::input::{StateName, Status};
 use crate::threads::{Gateway, GatewayOptions, StartError};
 use crate::time::{Duration, Instant, millis_f64};
 use crate::topology::Event;
+use crate::topology::tunnel::What;
 
 /// Runs the gateway.
 #[derive(Debug, clap::Args)]
@@ -45,6 +47,9 @@ const JOIN_LIMIT: Duration = Duration::from_millis(300);
 
 /// The same hint about arming is written again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
+
+/// Refused frames and connections that are told in a second; all are counted.
+const REFUSALS_PER_S: u32 = 10;
 
 /// Runs the command.
 pub(super) fn run(args: &Args) -> u8 {
@@ -85,6 +90,8 @@ struct Main {
     /// What was told about arming in this state, and when: two conditions that alternate must not fill the log.
     told: Vec<(&'static str, Instant)>,
     said_ready: bool,
+    /// Refusals of the tunnels that are told.
+    refusals: Allowance,
 }
 
 impl Main {
@@ -127,6 +134,7 @@ impl Main {
             last_state: None,
             told: Vec::new(),
             said_ready: false,
+            refusals: Allowance::new(REFUSALS_PER_S),
         })
     }
 
@@ -184,6 +192,7 @@ impl Main {
                 code = self.take(&one, code);
                 event = gateway.events.take();
             }
+            self.take_news(&gateway);
         }
         while let Some(one) = gateway.events.take() {
             code = self.take(&one, code);
@@ -264,6 +273,25 @@ impl Main {
         code
     }
 
+    /// Writes down what the tunnels have to tell. The refusals of a flood are counted, and a few a second are told.
+    fn take_news(&mut self, gateway: &Gateway) {
+        while let Some(news) = gateway.tunnel_news.take() {
+            let is_refusal = matches!(news.what, What::Refused(..) | What::NotAllowed | What::TooMany);
+            if is_refusal && !self.refusals.take(clock::now()) {
+                continue;
+            }
+            let Some(Ok(address)) = self.config.plan.buses.get(news.bus).map(|bus| bus.interface.parse())
+            else {
+                continue;
+            };
+            let name = self.bus(news.bus);
+            let line = super::tcpcan::line(&news, &format_args!("tunnel {name}"), &address);
+            self.screen.erase();
+            self.log.line(format_args!("tcpcan: {line}"));
+            self.screen.draw();
+        }
+    }
+
     fn bus(&self, index: usize) -> &str {
         self.config.plan.buses.get(index).map_or("?", |bus| &bus.name)
     }
@@ -332,6 +360,9 @@ impl Main {
     fn tell_counters(&self, gateway: &Gateway) {
         for (counter, value) in gateway.shared.counters().filter(|(_, value)| *value > 0) {
             self.log.line(format_args!("counted: {value} {}", counter.text()));
+        }
+        for (count, value) in gateway.shared.tunnel.iter().filter(|(_, value)| *value > 0) {
+            self.log.line(format_args!("counted: {value} tcpcan {}", count.text()));
         }
     }
 

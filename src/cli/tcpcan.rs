@@ -3,21 +3,23 @@
 //! Owns the command line, the log lines and the counters that a person reads. Relies on `threads::tcpcan` for the work.
 //! Never touches a bus that a gateway drives: that gateway has a tunnel of its own, behind its gate.
 
+use core::fmt::Display;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use super::{complain, exit};
-use crate::io::canbus::{Accept, BusAddress, IdMask};
+use crate::io::canbus::{Accept, BusAddress, IdMask, OpenError};
 use crate::io::clock;
 use crate::io::journal::Journal;
 use crate::io::runtime::BusLock;
 use crate::io::tcp::{Connector, Listener};
 use crate::proto::tcpcan::PORT;
 use crate::safety::allow::{AllowList, Network};
+use crate::safety::injection::Refusal;
 use crate::safety::input::StateName;
-use crate::threads::tcpcan::{Bus, Door, Ended, News, Settings, Tunnel, What};
+use crate::threads::tcpcan::{Bus, Door, News, Settings, Tunnel, What};
 use crate::time::{Duration, Instant};
 
 /// Carries a CAN bus over TCP, compatible with Python's tcpcan: two buses joined, or a laptop on a bus.
@@ -76,12 +78,6 @@ const TURN: Duration = Duration::from_millis(100);
 /// A gateway that comes later is noticed within this.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A peer that has gone without a word is found after this: long enough for a mobile network's handover.
-pub(super) const SILENCE: Duration = Duration::from_secs(5);
-
-/// A connection without an agreed version is closed after this (SAFETY row 97).
-pub(super) const HANDSHAKE: Duration = Duration::from_secs(5);
-
 /// Runs the command.
 pub(super) fn run(args: &Args) -> u8 {
     if let Some(text) = driven(&args.bus) {
@@ -90,11 +86,12 @@ pub(super) fn run(args: &Args) -> u8 {
     }
     let accept = if args.filter.is_empty() { Accept::All } else { Accept::Masked(args.filter.clone()) };
     let settings = Settings {
-        buses: vec![Bus { address: args.bus.clone(), accept }],
-        max_age: Duration::from_millis(args.max_age_ms.into()),
+        buses: vec![Bus {
+            address: args.bus.clone(),
+            accept,
+            max_age: Duration::from_millis(args.max_age_ms.into()),
+        }],
         coalesce: Duration::from_micros(args.coalesce_us.into()),
-        silence: SILENCE,
-        handshake: HANDSHAKE,
     };
     let signals = match Signals::new([SIGTERM, SIGINT, SIGUSR1]) {
         Ok(signals) => signals,
@@ -211,7 +208,7 @@ impl Command<'_> {
             }
             let mut news = heapless::Vec::<News, 64>::new();
             // More than that in one turn is a flood, and the counters tell it.
-            self.tunnel.turn(TURN, StateName::Safe, &mut |one| {
+            self.tunnel.turn(TURN, &|| StateName::Safe, &mut |one| {
                 let _ = news.push(one);
             });
             for one in news {
@@ -248,49 +245,52 @@ impl Command<'_> {
     }
 
     fn tell(&mut self, news: &News) {
-        let bus = &self.args.bus;
-        let who = news.peer.map_or_else(|| self.args.host.clone(), |peer| peer.to_string());
-        match news.what {
-            What::Connected if self.args.verbose => self.log.line(format_args!("{who}: connected")),
-            What::Agreed if self.args.verbose => {
-                self.log.line(format_args!("{who}: version agreed, frames pass"));
+        if matches!(news.what, What::BusError(_)) {
+            let now = clock::now();
+            // A bad cable makes thousands a second; the counter has them all.
+            if self.told_at.is_some_and(|at| now.since(at) < LOOK) {
+                return;
             }
-            What::Connected | What::Agreed => {}
-            What::Ended(ended) => self.log.line(format_args!("{who}: {}", Words(ended))),
-            What::NotAllowed => self.log.line(format_args!("{who}: refused, not on the allow list")),
-            What::TooMany => self.log.line(format_args!("{who}: refused, too many peers")),
-            What::Unreachable(error) => {
-                self.log.line(format_args!("{who} port {}: {error}; trying again", self.args.port));
-            }
-            // A standalone tunnel has no gate.
-            What::Refused(..) => {}
-            What::BusAway(cause) => {
-                let error = crate::io::canbus::OpenError { bus: bus.clone(), cause };
-                self.log.line(format_args!("{error}; trying again"));
-            }
-            What::BusDown => self.log.line(format_args!("{bus}: the interface went down")),
-            What::BusBack => self.log.line(format_args!("{bus}: back")),
-            What::BusError(class) => {
-                let now = clock::now();
-                // A bad cable makes thousands a second; the counter has them all.
-                if self.told_at.is_none_or(|at| now.since(at) >= LOOK) {
-                    self.told_at = Some(now);
-                    self.log.line(format_args!("{bus}: {class}"));
-                }
-            }
+            self.told_at = Some(now);
+        }
+        if self.args.verbose || !matches!(news.what, What::Connected | What::Agreed) {
+            let address = &self.args.bus;
+            let line = line(news, address, address);
+            self.log.line(format_args!("{line}"));
         }
     }
 }
 
-/// How a connection ended, in a person's words.
-pub(super) struct Words(pub(super) Ended);
-
-impl core::fmt::Display for Words {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self.0 {
-            Ended::Stopped => f.write_str("this program stops"),
-            Ended::Link(error) => write!(f, "connection ended: {error}"),
-            Ended::Lane(error) => write!(f, "connection closed: {error}"),
+/// One piece of news in a person's words; `bus` is what the person calls the bus.
+pub(super) fn line(news: &News, bus: &dyn Display, address: &BusAddress) -> String {
+    let who = news.peer.map_or_else(|| bus.to_string(), |peer| peer.to_string());
+    match news.what {
+        What::Listening => format!("{bus}: listening"),
+        What::NoListener(errno) => {
+            let why = nix::errno::Errno::from_raw(errno).desc();
+            format!("{bus}: cannot listen: {why}; trying again")
         }
+        What::Connected => format!("{who}: connected"),
+        What::Agreed => format!("{who}: version agreed, frames pass"),
+        What::Ended(ended) => format!("{who}: {ended}"),
+        What::NotAllowed => format!("{who}: refused, not on the allow list"),
+        What::TooMany => format!("{who}: refused, too many peers"),
+        What::Unreachable(error) => format!("the other end: {error}; trying again"),
+        What::Refused(refusal, id) => {
+            let why = match refusal {
+                Refusal::Actuator => "only the gateway may send it",
+                Refusal::NotListed => "not listed for this state",
+                Refusal::ErrorFrame => "an error message",
+                Refusal::PeerRate => "more than this peer may send",
+                Refusal::TotalRate => "more than all peers may send",
+            };
+            format!("{who}: frame {id} refused: {why}")
+        }
+        What::BusAway(cause) => {
+            format!("{}; trying again", OpenError { bus: address.clone(), cause })
+        }
+        What::BusDown => format!("{bus}: the interface went down"),
+        What::BusBack => format!("{bus}: back"),
+        What::BusError(class) => format!("{bus}: {class}"),
     }
 }

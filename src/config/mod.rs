@@ -19,10 +19,12 @@ mod send;
 mod session;
 mod shape;
 mod sources;
+mod tunnel;
 
 pub use problem::{Problem, nearest};
 pub use receive::GATEWAY_KEY;
 pub use sources::written;
+pub use tunnel::TunnelPlan;
 
 use crate::safety::settings::Settings;
 use crate::signals::plan::{OperatorCounter, Plan, Requirement};
@@ -62,6 +64,8 @@ pub struct Config {
     pub arms_per_minute: u32,
     /// The OCP session.
     pub ocp: OcpSettings,
+    /// The tunnels: one for a bus at most.
+    pub tunnels: Vec<TunnelPlan>,
     /// What happens where real-time priority or locked memory is refused.
     pub real_time: RealTime,
     /// 16 hexadecimal digits that change with every byte of the configuration file and its DBC files (FNV-1a; it
@@ -188,6 +192,7 @@ fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Con
         send::read(&root, &buses, &mut context)
     };
     let (report, position) = receives.report(&root);
+    let tunnels = tunnel::read(&root, &buses, &tunnel::Own { send: &send, receive: &receives.plans });
     root.finish();
     let plan = Plan {
         vehicle: vehicle.unwrap_or_default(),
@@ -210,6 +215,7 @@ fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Con
         settings: safety.settings,
         arms_per_minute: safety.arms_per_minute,
         ocp: ocp?,
+        tunnels,
         real_time: safety.real_time,
         digest: digest.hex(),
         warnings: Vec::new(),

@@ -383,7 +383,7 @@ pub fn lock_memory() -> Result<(), Errno> {
 
 /// Whether the stacks of every thread can still be mapped: 2 MiB each (the standard library's size), and as much again.
 fn has_room() -> bool {
-    const ROOM: usize = (crate::limits::BUSES + 3) * 2 * (2 << 20);
+    const ROOM: usize = (crate::limits::BUSES + 4) * 2 * (2 << 20);
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: a new anonymous mapping touches nothing that exists, and no page of it is used.
     let probe =

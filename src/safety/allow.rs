@@ -125,6 +125,16 @@ impl AllowList {
     }
 }
 
+impl fmt::Display for AllowList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this machine")?;
+        for network in &self.networks {
+            write!(f, ", {network}")?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -58,6 +58,15 @@ impl Allowance {
             self.left.saturating_add(passed.saturating_mul(self.per_s.into())).min(Self::burst(self.per_s));
     }
 
+    /// Takes one, if there is one.
+    pub fn take(&mut self, now: Instant) -> bool {
+        let has = self.has_one(now);
+        if has {
+            self.take_one();
+        }
+        has
+    }
+
     fn has_one(&mut self, now: Instant) -> bool {
         self.refill(now);
         self.left >= FRAME

@@ -25,6 +25,7 @@ use crate::proto::ocp::UserForm;
 use crate::proto::ocp::user_data::UserPathsError;
 use crate::safety::core::{Core, CoreOptions};
 use crate::safety::faults::Fault;
+use crate::topology::tunnel::News;
 use crate::topology::{Edge, Event, Rx, Shared, Thread, Tx, channel};
 
 /// How a gateway is started, beyond its configuration.
@@ -51,6 +52,8 @@ pub struct Gateway {
     pub shared: Arc<Shared>,
     /// What happened.
     pub events: Rx<Event>,
+    /// What happened at the tunnels.
+    pub tunnel_news: Rx<News>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -89,6 +92,7 @@ impl Gateway {
         let (events_tx, events_rx) = channel(Edge::Events);
         let (sockets_tx, sockets_rx) = channel(Edge::Sockets);
         let (dead_tx, dead_rx) = channel(Edge::DeadSockets);
+        let (news_tx, news_rx) = channel(Edge::TunnelNews);
 
         let core = Core::new(
             config.plan.clone(),
@@ -100,6 +104,11 @@ impl Gateway {
             },
         );
         let node = WatchdogNode::new(core);
+        let tunnels = config.tunnels.iter().filter_map(|tunnel| {
+            let interface = &config.plan.buses.get(tunnel.bus)?.interface;
+            Some((tunnel.clone(), interface.parse().ok()?, node.own_ids(tunnel.bus).collect()))
+        });
+        let tcpcan = tcpcan::Ends { tunnels: tunnels.collect(), news: news_tx, shared: Arc::clone(&shared) };
         let form = match config.ocp.user_data {
             ConfiguredForm::Auto => UserForm::Auto,
             ConfiguredForm::Bare => UserForm::Bare,
@@ -159,7 +168,10 @@ impl Gateway {
             shared: Arc::clone(&shared),
         };
         threads.push(spawner.spawn(Thread::Ocp, "ocp".to_owned(), move || ocp::run(ocp))?);
-        Ok(Self { shared, events: events_rx, threads })
+        if !tcpcan.tunnels.is_empty() {
+            threads.push(spawner.spawn(Thread::Tcpcan, "tcpcan".to_owned(), move || tcpcan::run(&tcpcan))?);
+        }
+        Ok(Self { shared, events: events_rx, tunnel_news: news_rx, threads })
     }
 
     /// Waits until every thread has ended; they end after the watchdog did.

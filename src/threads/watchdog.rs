@@ -277,6 +277,7 @@ impl Watchdog {
     /// Tells the others what is.
     fn tell(&mut self, now: Instant, output: &Output) {
         let status = self.ends.node.core().status();
+        self.ends.shared.set_state(status.state);
         self.ends.shared.set_can_alive(status.can_alive);
         let changed = output.left.is_some() || output.trip.is_some() || output.reaction.is_some();
         if changed || now.since(self.status_at) >= STATUS_PERIOD {

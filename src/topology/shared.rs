@@ -5,9 +5,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use super::tunnel::TunnelCounts;
 use crate::limits::BUSES;
 use crate::safety::faults::{Fault, Faults};
-use crate::safety::input::{Requests, Stop};
+use crate::safety::input::{Requests, StateName, Stop};
 use crate::time::Instant;
 
 /// What any thread may set and the watchdog reads: no locks, no queues.
@@ -27,6 +28,9 @@ pub struct Shared {
     proofs: [AtomicBool; BUSES],
     panicked: AtomicBool,
     counters: Counters,
+    state: AtomicU8,
+    /// What the tunnel counts.
+    pub tunnel: TunnelCounts,
 }
 
 macro_rules! counters {
@@ -87,6 +91,8 @@ counters! {
     EventOverflow, "CAN events lost between two steps";
     /// Log events that did not fit.
     EventsDropped, "log events dropped";
+    /// News of the tunnel that did not fit.
+    TunnelNewsDropped, "news of the tunnel dropped";
 }
 
 /// The counters' values. Each is written by one thread and read by main.
@@ -265,6 +271,18 @@ impl Shared {
     /// Takes the news of [`Shared::note_proof`].
     pub fn take_proof(&self, bus: usize) -> bool {
         self.proofs.get(bus).is_some_and(|proof| proof.swap(false, Ordering::AcqRel))
+    }
+
+    /// The watchdog tells its state.
+    pub fn set_state(&self, state: StateName) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// The watchdog's state as last told. INIT, which lets nothing pass, before that.
+    #[must_use]
+    pub fn state(&self) -> StateName {
+        let number = usize::from(self.state.load(Ordering::Acquire));
+        StateName::ALL.get(number).copied().unwrap_or(StateName::Init)
     }
 
     /// The watchdog tells whether the CAN path is proven alive.

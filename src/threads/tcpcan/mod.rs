@@ -5,6 +5,7 @@
 //! slow, dead or hostile one harms itself. Never waits but in its one poll.
 
 mod peer;
+mod service;
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
@@ -13,24 +14,30 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
 use self::peer::{Peer, Room};
-use crate::can::Id;
-use crate::can::errorframe::ErrorClass;
-use crate::io::canbus::{Accept, BusAddress, OpenCause};
+pub(super) use self::service::{Ends, run};
+use crate::io::canbus::{Accept, BusAddress};
 use crate::io::clock;
 use crate::io::tcp::{Connector, LinkError, Listener, Progress, TcpLink};
 use crate::limits::TUNNEL_PEERS;
 pub use crate::nodes::tunnel::{Count, Counts};
-use crate::nodes::tunnel::{Lane, LaneEnd, LaneSettings, Role, Way};
+use crate::nodes::tunnel::{Lane, LaneSettings, Role, Way};
 use crate::safety::allow::AllowList;
-use crate::safety::injection::{Injection, Record, Refusal};
+use crate::safety::injection::{Injection, Record};
 use crate::safety::input::StateName;
 use crate::time::{Duration, Instant};
+pub use crate::topology::tunnel::{Ended, News, What};
 
 /// Longest wait of one turn: the end of the program is noticed within it.
 const TURN: Duration = Duration::from_millis(100);
 
 /// Shortest wait of an idle turn, however small the age limit is.
 const SHORTEST_IDLE: Duration = Duration::from_millis(5);
+
+/// A peer that has gone without a word is found after this: long enough for a mobile network's handover.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// A connection without an agreed version is closed after this (SAFETY row 97).
+const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// Most connections that one turn accepts: a flood of them must not keep the peers waiting.
 const ACCEPTS: usize = 16;
@@ -43,14 +50,8 @@ const POLLED: usize = 8 + 2 * TUNNEL_PEERS;
 pub struct Settings {
     /// The buses.
     pub buses: Vec<Bus>,
-    /// No frame older than this is handed on.
-    pub max_age: Duration,
     /// How long a frame may wait for others to share its segment; zero sends at once.
     pub coalesce: Duration,
-    /// A peer that has gone without a word is found after this; whole seconds.
-    pub silence: Duration,
-    /// A connection without an agreed version is closed after this.
-    pub handshake: Duration,
 }
 
 /// A bus and what its peers see of it.
@@ -60,6 +61,8 @@ pub struct Bus {
     pub address: BusAddress,
     /// Which of its frames the peers get.
     pub accept: Accept,
+    /// No frame older than this is handed on.
+    pub max_age: Duration,
 }
 
 /// A listener in front of a bus.
@@ -71,55 +74,6 @@ pub struct Door {
     pub allow: AllowList,
     /// Index of the bus.
     pub bus: usize,
-}
-
-/// Something worth a log line.
-#[derive(Debug, Clone, Copy)]
-pub struct News {
-    /// The peer, where it is about one.
-    pub peer: Option<SocketAddr>,
-    /// Index of the bus.
-    pub bus: usize,
-    /// What happened.
-    pub what: What,
-}
-
-/// Why a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// The program stops.
-    Stopped,
-    /// The peer or the network ended it.
-    Link(LinkError),
-    /// This end closed it.
-    Lane(LaneEnd),
-}
-
-/// What happened.
-#[derive(Debug, Clone, Copy)]
-pub enum What {
-    /// The peer was let in, or reached.
-    Connected,
-    /// The version is agreed: frames pass.
-    Agreed,
-    /// The connection ended.
-    Ended(Ended),
-    /// The peer may not connect.
-    NotAllowed,
-    /// There is no room for another peer.
-    TooMany,
-    /// The other end cannot be reached.
-    Unreachable(LinkError),
-    /// A frame of the peer was refused.
-    Refused(Refusal, Id),
-    /// The bus cannot be opened.
-    BusAway(OpenCause),
-    /// The bus went down.
-    BusDown,
-    /// The bus is there again.
-    BusBack,
-    /// The bus reports an error.
-    BusError(ErrorClass),
 }
 
 /// The frames' way onto the buses of a gateway; a standalone tunnel has none and lets everything through.
@@ -172,6 +126,16 @@ impl Tunnel {
         Self::new(settings, doors, None, guard)
     }
 
+    /// Lets peers in at one more door.
+    pub fn open_door(&mut self, door: Door) {
+        self.doors.push(door);
+    }
+
+    /// The smallest age limit of all buses: how exact the loop has to be.
+    fn max_age(&self) -> Duration {
+        self.settings.buses.iter().map(|bus| bus.max_age).min().unwrap_or(TURN)
+    }
+
     /// A tunnel that calls the other end, again and again.
     #[must_use]
     pub fn client(settings: Settings, caller: Connector) -> Self {
@@ -199,8 +163,9 @@ impl Tunnel {
         core::mem::replace(&mut self.hung_up, false)
     }
 
-    /// One turn: waits until something happens, `wait` at most, and serves it. `state` is the gateway's.
-    pub fn turn(&mut self, wait: Duration, state: StateName, news: &mut dyn FnMut(News)) {
+    /// One turn: waits until something happens, `wait` at most, and serves it. `state` tells the gateway's; it is asked
+    /// after the wait, so that no frame is judged by what was before it.
+    pub fn turn(&mut self, wait: Duration, state: &dyn Fn() -> StateName, news: &mut dyn FnMut(News)) {
         let calling = self.peers.is_empty() && self.caller.is_some();
         if calling {
             self.call(wait, news);
@@ -211,9 +176,9 @@ impl Tunnel {
         // Away for longer than was asked for and longer than frames may be old: what waits in the sockets is of unknown
         // age, and is thrown away. A shorter absence is allowed for in the lanes' own limit.
         let away = self.turned_at.map_or(Duration::ZERO, |at| now.since(at));
-        let stalled = away > asked.saturating_add(self.settings.max_age / 4);
+        let stalled = away > asked.saturating_add(self.max_age() / 4);
         self.turned_at = Some(now);
-        self.serve(now, stalled, state, news);
+        self.serve(now, stalled, state(), news);
         if self.knocked {
             self.accept(now, news);
         }
@@ -230,7 +195,7 @@ impl Tunnel {
     /// Waits for a socket or a time, and notes who is ready; returns how long at most it waited.
     fn wait(&mut self, wait: Duration) -> Duration {
         let now = clock::now();
-        let idle = (self.settings.max_age / 4).max(SHORTEST_IDLE);
+        let idle = (self.max_age() / 4).max(SHORTEST_IDLE);
         let due = self.peers.iter().filter_map(|(peer, _)| peer.due(now)).min();
         let wait = due.unwrap_or(idle).min(idle).min(wait).min(TURN);
         let mut fds = heapless::Vec::<PollFd<'_>, POLLED>::new();
@@ -335,14 +300,12 @@ impl Tunnel {
         now: Instant,
         news: &mut dyn FnMut(News),
     ) {
-        let settings = LaneSettings {
-            max_age: self.settings.max_age,
-            coalesce: self.settings.coalesce,
-            handshake: self.settings.handshake,
-        };
+        let Some(at) = self.settings.buses.get(bus) else { return };
+        let settings =
+            LaneSettings { max_age: at.max_age, coalesce: self.settings.coalesce, handshake: HANDSHAKE };
         let lane = Lane::new(role, settings, now);
         let record = self.guard.as_ref().and_then(|guard| guard.ways.get(bus)).map(Injection::record);
-        match Peer::new(link, address, bus, lane, &self.settings, now) {
+        match Peer::new(link, address, bus, lane, now) {
             Ok(peer) => {
                 news(News { peer: Some(address), bus, what: What::Connected });
                 self.peers.push((peer, record));

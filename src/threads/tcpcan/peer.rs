@@ -9,7 +9,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use nix::poll::PollFlags;
 
-use super::{Ended, News, Settings, What};
+use super::{Ended, News, SILENCE, Settings, What};
 use crate::can::Frame;
 use crate::io::canbus::{Batch, OpenCause, Port, PortOptions, RecvError, SendError};
 use crate::io::tcp::{LinkError, Read, TcpLink};
@@ -93,10 +93,9 @@ impl Peer {
         address: SocketAddr,
         bus: usize,
         lane: Lane,
-        settings: &Settings,
         now: Instant,
     ) -> Result<Self, LinkError> {
-        link.set_up_tunnel(settings.silence)?;
+        link.set_up_tunnel(SILENCE)?;
         Ok(Self {
             address,
             bus,
@@ -382,7 +381,8 @@ impl Peer {
 
     /// Frames in flight that have become too old must not arrive: the connection is cut.
     fn check_age(&mut self, now: Instant, settings: &Settings) -> Result<(), Ended> {
-        if now.since(self.unacked_checked_at) < settings.max_age / 8 {
+        let max_age = settings.buses.get(self.bus).map_or(Duration::ZERO, |bus| bus.max_age);
+        if now.since(self.unacked_checked_at) < max_age / 8 {
             return Ok(());
         }
         self.unacked_checked_at = now;
