@@ -297,7 +297,7 @@ fn row_96_what_is_no_tcpcan_is_closed() {
         peer.send(nonsense);
         peer.wait_closed();
     }
-    for nonsense in [&VERSION[..], &[b'd', 0], &[b'd', 15], &[b'd', 255], &[b'x']] {
+    for nonsense in [&VERSION[..], &[b'd', 0], &[b'd', 15], &[b'd', 255], b"x"] {
         let mut peer = Peer::agreed(address);
         peer.send(nonsense);
         peer.wait_closed();

@@ -136,8 +136,8 @@ def row_94_a_flood_while_armed(bench):
 @test(mode="default", deadline_s=120)
 def row_98_a_client_from_elsewhere_is_refused(bench):
     """An address of another network on this machine: refused without a place on the list, let in with one."""
-    bench.run("ip", "addr", "add", "10.98.0.1/24", "dev", "lo")
-    bench.run("ip", "addr", "add", "10.98.0.2/24", "dev", "lo")
+    bench.run("ip", "addr", "add", "10.98.0.1/32", "dev", "lo")
+    bench.run("ip", "addr", "add", "10.98.0.2/32", "dev", "lo")
     try:
         drive = Drive(bench, bench.vcan(), edit=tunnel("0.0.0.0", "10.98.0.2"))
         drive.gateway.wait_line(r"tcpcan: .*listening", 10)
@@ -147,8 +147,8 @@ def row_98_a_client_from_elsewhere_is_refused(bench):
         wait_for(lambda: not is_open(stranger), 10, "the stranger is refused")
         drive.gateway.wait_line(r"10\.98\.0\.1:\d+: refused, not on the allow list", 10)
     finally:
-        bench.run("ip", "addr", "del", "10.98.0.1/24", "dev", "lo")
-        bench.run("ip", "addr", "del", "10.98.0.2/24", "dev", "lo")
+        bench.run("ip", "addr", "del", "10.98.0.1/32", "dev", "lo")
+        bench.run("ip", "addr", "del", "10.98.0.2/32", "dev", "lo")
 
 
 @test(mode="default", deadline_s=60)
