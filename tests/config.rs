@@ -619,10 +619,11 @@ fn the_example_loads_and_means_what_it_says() {
 fn the_options_that_the_example_shows_commented_out_are_accepted() {
     let mut text = String::new();
     for line in EXAMPLE.lines() {
-        // "# key = value" lines are options; prose does not look like that.
+        // "# key = value" and "# [table]" lines are options; prose does not look like that.
         let option = line.strip_prefix("# ").filter(|l| {
-            l.split_once(" = ")
-                .is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+            l.starts_with('[')
+                || l.split_once(" = ")
+                    .is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
         });
         // `select` stands in place of `source`, and an inverted stick is a matter of taste.
         let option = option.filter(|l| !l.starts_with("select"));
@@ -630,6 +631,7 @@ fn the_options_that_the_example_shows_commented_out_are_accepted() {
         text.push('\n');
     }
     let config = good(&text);
+    assert_eq!(config.tunnels.len(), 1);
     assert_eq!(config.plan.require[0].name, "user.seat_ok");
     assert!(config.plan.dead_man.is_some());
     assert_eq!(config.plan.operator_counter.unwrap().modulo, Some(256));
@@ -859,5 +861,76 @@ fn rules_hold(config: &Config) {
             assert!(low <= signal.min && signal.max <= high, "{}", signal.name);
             assert!(signal.slew_up.is_none_or(|s| s > 0.0) && signal.slew_down.is_none_or(|s| s > 0.0));
         }
+    }
+}
+
+/// The example with its tunnel switched on.
+fn example_with_tunnel() -> String {
+    let (head, rest) = EXAMPLE.split_once("# [tcpcan.vehicle] ").unwrap();
+    let (block, tail) = rest.split_once("\n\n").unwrap();
+    let block = format!("# [tcpcan.vehicle] {block}");
+    let on: String = block.lines().map(|line| format!("{}\n", line.strip_prefix("# ").unwrap())).collect();
+    format!("{head}{on}\n{tail}")
+}
+
+#[test]
+fn the_examples_tunnel_is_read_as_it_is_written() {
+    let config = load_in(&directory(), example_with_tunnel()).unwrap_or_else(|p| panic!("{p:?}"));
+    let [tunnel] = &config.tunnels[..] else { panic!("{:?}", config.tunnels) };
+    assert_eq!((tunnel.bus, tunnel.listen.to_string().as_str()), (0, "127.0.0.1:20010"));
+    assert!(tunnel.allow.permits("192.168.1.7".parse().unwrap()));
+    assert!(!tunnel.allow.permits("192.168.1.8".parse().unwrap()));
+    let raw = |ids: &[ocpcan::can::Id]| ids.iter().map(|id| id.raw()).collect::<Vec<_>>();
+    assert_eq!(raw(&tunnel.always), [0x7DF]);
+    assert_eq!(raw(&tunnel.unless_armed), [0x7E0]);
+    assert_eq!(raw(&tunnel.diagnostic), [0x7E1]);
+    assert_eq!((tunnel.peer_per_s, tunnel.total_per_s), (100, 200));
+    assert_eq!(tunnel.max_age, Duration::from_millis(250));
+    assert!(load_in(&directory(), EXAMPLE).unwrap().tunnels.is_empty(), "none by default");
+}
+
+#[test]
+fn row_101_a_tunnel_that_lets_the_wrong_frames_or_people_in_is_refused() {
+    for (tunnel, reason) in [
+        ("[tcpcan.vehicel]\nlisten = \"127.0.0.1:20010\"", "a tunnel is named like its bus"),
+        ("[tcpcan.vehicle]", "where peers connect"),
+        ("[tcpcan.vehicle]\nlisten = \"127.0.0.1\"", "must have a port"),
+        ("[tcpcan.vehicle]\nlisten = \"localhost:20010\"", "must be an IP address and a port"),
+        ("[tcpcan.vehicle]\nlisten = \"127.0.0.1:0\"", "port 0 is no port"),
+        ("[tcpcan.vehicle]\nlisten = \"0.0.0.0:20010\"", "say who may connect"),
+        ("[tcpcan.vehicle]\nlisten = \"[::]:20010\"", "say who may connect"),
+        (
+            "[tcpcan.vehicle]\nlisten = \"0.0.0.0:1\"\nallow = [\"10.0.0.1/8\"]",
+            "bits are set behind the prefix",
+        ),
+        ("[tcpcan.vehicle]\nlisten = \"127.0.0.1:1\"\nmax_age_ms = 0", "10 to 60000 ms"),
+        ("[tcpcan.vehicle]\nlisten = \"127.0.0.1:1\"\nframes_per_s = 0", "1 to 1000"),
+        ("[tcpcan.vehicle]\nlisten = \"127.0.0.1:1\"\nport = 3", "unknown key"),
+        ("[tcpcan.vehicle]\nlisten = \"127.0.0.1:1\"\ninject = { alway = [1] }", "unknown key"),
+        // The drive's own id, the same number with 29 bits, a lamp's, and what the gateway believes of the vehicle.
+        (
+            "[tcpcan.vehicle]\nlisten = \"127.0.0.1:1\"\ninject = { always = [0x101] }",
+            "only the gateway may send",
+        ),
+        (
+            "[tcpcan.vehicle]\nlisten = \"127.0.0.1:1\"\ninject = { diagnostic = [\"00000101\"] }",
+            "only the gateway may send",
+        ),
+        (
+            "[tcpcan.vehicle]\nlisten = \"127.0.0.1:1\"\ninject = { unless_armed = [0x102] }",
+            "only the gateway may send",
+        ),
+        ("[tcpcan.vehicle]\nlisten = \"127.0.0.1:1\"\ninject = { always = [0x201] }", "relies on"),
+        ("[tcpcan.vehicle]\nlisten = \"127.0.0.1:1\"\ninject = { always = [-1] }", "must be a CAN id"),
+        (
+            "[tcpcan.vehicle]\nlisten = \"127.0.0.1:1\"\ninject = { always = [0x20000000] }",
+            "must be a CAN id",
+        ),
+        ("[tcpcan.vehicle]\nlisten = \"127.0.0.1:1\"\ninject = { always = [\"7DG\"] }", "must be a CAN id"),
+    ] {
+        let problems = load_in(&directory(), format!("{EXAMPLE}\n{tunnel}\n")).expect_err(tunnel);
+        assert_eq!(problems.len(), 1, "{tunnel}: {problems:?}");
+        assert!(problems[0].to_string().contains(reason), "{tunnel}: {}", problems[0]);
+        assert!(problems[0].line.is_some() && problems[0].key.starts_with("tcpcan."), "{:?}", problems[0]);
     }
 }

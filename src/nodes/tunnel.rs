@@ -401,3 +401,245 @@ const fn reason(refusal: Refusal) -> Count {
         Refusal::TotalRate => Count::RefusedTotalRate,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::tcpcan::{encode_frame, encode_version};
+    use crate::safety::gate::Gate;
+
+    const SETTINGS: LaneSettings = LaneSettings {
+        max_age: Duration::from_millis(250),
+        coalesce: Duration::ZERO,
+        handshake: Duration::from_secs(5),
+    };
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_millis(ms)
+    }
+
+    fn frame(raw: u32) -> Frame {
+        Frame::data(Id::standard(raw).unwrap(), &[1, 2]).unwrap()
+    }
+
+    fn receive(
+        lane: &mut Lane,
+        now: Instant,
+        way: Option<&mut Way<'_>>,
+        bytes: &[u8],
+    ) -> Result<(), LaneEnd> {
+        lane.spare()[..bytes.len()].copy_from_slice(bytes);
+        lane.commit(bytes.len());
+        lane.take(now, false, way, &mut |_, _| {})
+    }
+
+    fn message(frame: &Frame) -> Vec<u8> {
+        let mut bytes = [0; 74];
+        let size = encode_frame(frame, &mut bytes).unwrap();
+        bytes[..size].to_vec()
+    }
+
+    fn agreed(settings: LaneSettings) -> Lane {
+        let mut lane = Lane::new(Role::Server, settings, at(0));
+        receive(&mut lane, at(0), None, &encode_version(1)).unwrap();
+        assert!(lane.is_agreed());
+        let answer = lane.transmit().len();
+        assert_eq!(answer, 6);
+        lane.handle_transmitted(answer);
+        lane
+    }
+
+    /// Sends a segment of which `taken` bytes are taken; answers how many were offered.
+    fn send(lane: &mut Lane, now: Instant, taken: usize) -> usize {
+        let mut out = [0; 4_096];
+        let segment = lane.segment(now, 1_448, &mut out);
+        let offered = segment.bytes().len();
+        segment.handle_sent(now, taken.min(offered));
+        offered
+    }
+
+    /// Every frame read from either side is in exactly one of the reasons.
+    fn assert_adds_up(lane: &Lane) {
+        let counts = lane.counts();
+        let sum = |reasons: &[Count]| reasons.iter().map(|reason| counts.get(*reason)).sum::<u64>();
+        assert_eq!(
+            counts.get(Count::FromBus),
+            sum(&[
+                Count::ToPeer,
+                Count::ToPeerAged,
+                Count::ToPeerEvicted,
+                Count::ToPeerUnconfirmed,
+                Count::ToPeerLeft,
+                Count::ToPeerStalled,
+                Count::ToPeerWaiting,
+            ]),
+            "{counts:?}"
+        );
+        assert_eq!(
+            counts.get(Count::FromPeer),
+            sum(&[
+                Count::ToBus,
+                Count::ToBusAged,
+                Count::ToBusEvicted,
+                Count::NoBus,
+                Count::BusRefused,
+                Count::ToBusStalled,
+                Count::ToBusLeft,
+                Count::ToBusWaiting,
+                Count::RefusedActuator,
+                Count::RefusedNotListed,
+                Count::RefusedPeerRate,
+                Count::RefusedTotalRate,
+                Count::RefusedKind,
+            ]),
+            "{counts:?}"
+        );
+    }
+
+    #[test]
+    fn frames_in_flight_that_grow_too_old_cut_the_connection_and_are_counted() {
+        let mut lane = agreed(SETTINGS);
+        for n in 0..10 {
+            lane.handle_frame(at(n), false, &frame(0x100));
+        }
+        assert_eq!(send(&mut lane, at(10), usize::MAX), 180);
+        // Half of them were acknowledged; the rest stays on its way.
+        assert_eq!(lane.handle_unacked(at(20), 90), Ok(()));
+        assert_eq!(lane.handle_unacked(at(250), 90), Ok(()));
+        assert_eq!(lane.handle_unacked(at(261), 90), Err(LaneEnd::TooOld));
+        lane.handle_end(90);
+        assert_eq!(lane.counts().get(Count::Cut), 1);
+        assert!(lane.counts().get(Count::ToPeerUnconfirmed) >= 5);
+        assert_adds_up(&lane);
+    }
+
+    #[test]
+    fn what_waits_for_a_dead_network_ages_and_nothing_old_is_offered() {
+        let mut lane = agreed(SETTINGS);
+        for n in 0..1_000 {
+            lane.handle_frame(at(n), false, &frame(0x100));
+            assert!(send(&mut lane, at(n), 0) > 0, "the newest is always offered");
+        }
+        // Half of the limit: the rest of it is for the thread, the network and the other end.
+        assert!(lane.counts().get(Count::ToPeerAged) >= 870, "{:?}", lane.counts());
+        assert_eq!(send(&mut lane, at(2_000), usize::MAX), 0);
+        assert_adds_up(&lane);
+    }
+
+    #[test]
+    fn a_full_queue_holds_the_reading_for_a_moment_and_then_the_oldest_go() {
+        let mut lane = agreed(SETTINGS);
+        let mut read = 0;
+        while lane.wants_bus(at(1)) {
+            lane.handle_frame(at(1), false, &frame(0x100));
+            read += 1;
+            assert!(read <= TUNNEL_QUEUE, "never held");
+        }
+        assert!(lane.poll_timeout(at(1)).is_some_and(|left| left <= Duration::from_millis(32)));
+        assert_eq!(lane.counts().get(Count::ToPeerEvicted), 0, "nothing is lost while both ends live");
+        assert!(!lane.wants_bus(at(20)) && lane.wants_bus(at(33)));
+        for _ in 0..200 {
+            lane.handle_frame(at(33), false, &frame(0x100));
+        }
+        assert!(lane.counts().get(Count::ToPeerEvicted) > 0, "after that the newest are worth more");
+        assert_adds_up(&lane);
+        while send(&mut lane, at(34), usize::MAX) > 0 {}
+        lane.note_sent(at(34));
+        assert!(lane.wants_bus(at(34)));
+    }
+
+    #[test]
+    fn a_frame_that_waited_is_judged_again_by_the_state_it_meets() {
+        let gate = Gate::new(&[Id::standard(0x101).unwrap()], &[], &[Id::standard(0x7E0).unwrap()], &[]);
+        let mut injection = Injection::new(gate, 100, 100);
+        let mut record = injection.record();
+        let mut lane = agreed(SETTINGS);
+        let mut way = Way { injection: &mut injection, record: &mut record, state: StateName::Ready };
+        receive(&mut lane, at(10), Some(&mut way), &message(&frame(0x7E0))).unwrap();
+        assert!(lane.has_for_bus());
+        way.state = StateName::Armed;
+        let mut out = heapless::Vec::new();
+        lane.for_bus(at(11), Some(&way), &mut out);
+        assert!(out.is_empty() && !lane.has_for_bus());
+        assert_eq!(lane.counts().get(Count::RefusedNotListed), 1);
+        assert_adds_up(&lane);
+    }
+
+    #[test]
+    fn after_a_long_absence_what_came_meanwhile_is_dropped_in_both_directions() {
+        let mut lane = agreed(SETTINGS);
+        lane.handle_frame(at(1), true, &frame(0x100));
+        let bytes = message(&frame(0x200));
+        lane.spare()[..bytes.len()].copy_from_slice(&bytes);
+        lane.commit(bytes.len());
+        lane.take(at(1), true, None, &mut |_, _| {}).unwrap();
+        assert_eq!(send(&mut lane, at(2), usize::MAX), 0);
+        assert!(!lane.has_for_bus());
+        assert_eq!((lane.counts().get(Count::ToPeerStalled), lane.counts().get(Count::ToBusStalled)), (1, 1));
+        assert_adds_up(&lane);
+    }
+
+    #[test]
+    fn coalescing_waits_for_its_time_or_a_full_segment() {
+        let mut lane = agreed(LaneSettings { coalesce: Duration::from_millis(2), ..SETTINGS });
+        lane.handle_frame(at(10), false, &frame(0x100));
+        assert_eq!(send(&mut lane, at(11), usize::MAX), 0);
+        assert_eq!(lane.poll_timeout(at(11)), Some(Duration::from_millis(1)));
+        assert_eq!(send(&mut lane, at(12), usize::MAX), 18);
+        for _ in 0..80 {
+            lane.handle_frame(at(20), false, &frame(0x100));
+        }
+        assert_eq!(send(&mut lane, at(20), usize::MAX), 80 * 18);
+    }
+
+    /// Random use of a lane: whatever happens, the numbers add up and nothing older than the limit is offered.
+    #[test]
+    fn the_numbers_add_up_whatever_happens() {
+        let seed = 0x5EED_0031;
+        println!("seed {seed:#x}");
+        let mut x: u64 = seed;
+        let mut next = |most: u64| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            x % most
+        };
+        for _ in 0..200 {
+            let mut lane = agreed(SETTINGS);
+            let (mut now, mut unacked) = (1, 0);
+            let mut out = heapless::Vec::new();
+            for _ in 0..300 {
+                now += next(30);
+                match next(6) {
+                    0 | 1 => {
+                        for _ in 0..next(300) {
+                            lane.handle_frame(at(now), next(50) == 0, &frame(0x100));
+                        }
+                    }
+                    2 => {
+                        let taken = usize::try_from(next(2_000)).unwrap();
+                        unacked += send(&mut lane, at(now), taken).min(taken);
+                    }
+                    3 => {
+                        unacked -= usize::try_from(next(unacked as u64 + 1)).unwrap();
+                        let _ = lane.handle_unacked(at(now), unacked);
+                    }
+                    4 => {
+                        for _ in 0..next(100) {
+                            receive(&mut lane, at(now), None, &message(&frame(0x200))).unwrap();
+                        }
+                    }
+                    _ => {
+                        lane.for_bus(at(now), None, &mut out);
+                        let written = usize::try_from(next(out.len() as u64 + 1)).unwrap();
+                        lane.handle_written(written);
+                    }
+                }
+                assert_adds_up(&lane);
+            }
+            lane.handle_end(unacked);
+            assert_adds_up(&lane);
+            assert_eq!(lane.counts().get(Count::ToPeerWaiting) + lane.counts().get(Count::ToBusWaiting), 0);
+        }
+    }
+}
