@@ -212,11 +212,12 @@ impl Tunnel {
         }
         // An error here (a signal) is the end of the wait, and nobody is ready.
         let any = ppoll(&mut fds, Some(TimeSpec::from_duration(wait)), None).is_ok_and(|count| count > 0);
-        let seen: heapless::Vec<bool, POLLED> =
-            fds.iter().map(|fd| any && fd.revents().is_none_or(|events| !events.is_empty())).collect();
+        let events = |fd: &PollFd<'_>| fd.revents().filter(|_| any).unwrap_or(PollFlags::empty());
+        let seen: heapless::Vec<PollFlags, POLLED> = fds.iter().map(events).collect();
         drop(fds);
         let mut seen = seen.into_iter();
-        self.knocked = seen.by_ref().take(self.doors.len()).fold(false, |any, one| any | one);
+        self.knocked =
+            seen.by_ref().take(self.doors.len()).fold(false, |any, events| any | !events.is_empty());
         for (peer, _) in &mut self.peers {
             peer.note_ready(&mut seen);
         }

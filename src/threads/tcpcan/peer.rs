@@ -78,8 +78,12 @@ pub(super) struct Peer {
     bus_ready: bool,
     /// The connection took less than was offered, or had its share of this turn.
     link_full: bool,
-    /// The bus took less than was offered, or had its share of this turn.
+    /// The poll says that it takes more.
+    link_writable: bool,
+    /// The bus took less than was offered, or had its share of this turn: it is not tried again until the poll says so.
     bus_full: bool,
+    /// The poll says so.
+    bus_writable: bool,
     /// The bus seemed writable and was not.
     bus_rests_until: Option<Instant>,
     /// The kernel's overflow count as last read.
@@ -110,7 +114,9 @@ impl Peer {
             link_ready: true,
             bus_ready: true,
             link_full: false,
+            link_writable: false,
             bus_full: false,
+            bus_writable: false,
             bus_rests_until: None,
             overflows: 0,
         })
@@ -142,9 +148,16 @@ impl Peer {
     }
 
     /// Takes what the poll saw, in the order of the two interests.
-    pub(super) fn note_ready(&mut self, seen: &mut impl Iterator<Item = bool>) {
-        self.link_ready = seen.next().unwrap_or(true) || self.lane.must_read_again();
-        self.bus_ready = self.port.is_some() && seen.next().unwrap_or(true);
+    pub(super) fn note_ready(&mut self, seen: &mut impl Iterator<Item = PollFlags>) {
+        let reads = |events: PollFlags| events.intersects(!PollFlags::POLLOUT);
+        let link = seen.next().unwrap_or(PollFlags::empty());
+        self.link_ready = reads(link) || self.lane.must_read_again();
+        self.link_writable = link.contains(PollFlags::POLLOUT);
+        if self.port.is_some() {
+            let bus = seen.next().unwrap_or(PollFlags::empty());
+            self.bus_ready = reads(bus);
+            self.bus_writable = bus.contains(PollFlags::POLLOUT);
+        }
     }
 
     /// When this peer must be served even if no socket says anything.
@@ -178,6 +191,7 @@ impl Peer {
     ) -> Result<(), Ended> {
         if self.bus_rests_until.is_some_and(|until| until <= now) {
             self.bus_rests_until = None;
+            self.bus_full = false;
         }
         if self.link_ready {
             self.read_link(now, stalled, way.as_mut(), news)?;
@@ -319,10 +333,11 @@ impl Peer {
     }
 
     fn write_bus(&mut self, now: Instant, way: Option<&Way<'_>>, room: &mut Room) {
-        if self.bus_rests_until.is_some() {
+        if self.bus_rests_until.is_some() || (self.bus_full && !self.bus_writable) {
             return;
         }
-        for _ in 0..TURNS {
+        let was_writable = self.bus_full;
+        for turn in 0..TURNS {
             self.lane.for_bus(now, way, &mut room.frames);
             if room.frames.is_empty() {
                 self.bus_full = false;
@@ -337,7 +352,7 @@ impl Peer {
             match refused {
                 None => {}
                 Some(SendError::Full) => {
-                    if taken == 0 && self.bus_full {
+                    if taken == 0 && turn == 0 && was_writable {
                         self.bus_rests_until = Some(now + FULL_REST);
                     }
                     self.bus_full = true;
@@ -359,6 +374,9 @@ impl Peer {
         if self.segment_checked_at.is_none_or(|at| now.since(at) >= SEGMENT_CHECK) {
             self.segment_checked_at = Some(now);
             self.segment_bytes = self.link.segment_bytes().unwrap_or(SMALL_SEGMENT);
+        }
+        if self.link_full && !self.link_writable {
+            return Ok(());
         }
         // Until it has less than its share to send.
         self.link_full = true;
