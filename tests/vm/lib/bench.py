@@ -268,6 +268,12 @@ class Bench:
             raise Failure(f"{' '.join(map(str, command))}: status {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
+    def setting(self, name, value):
+        """A kernel setting, such as net.core.rmem_default, until the test ends."""
+        path = Path("/proc/sys", *name.split("."))
+        self._end.callback(path.write_text, path.read_text(encoding="ascii"), encoding="ascii")
+        path.write_text(f"{value}\n", encoding="ascii")
+
     # Interfaces.
 
     def vcan(self, name="vcan0", mtu=72):
