@@ -1099,10 +1099,47 @@ fn row_59_60_61_feedback_damaged_frozen_missing_and_contradicting() {
     assert!(after >= ms(300));
     rig.run(1_000);
     assert_eq!(rig.state(), StateName::Lockout);
-    // An implausible value is not believed, so it grows old.
+    // An impossible value is not believed, so it grows old; one that stays is a broken vehicle.
     let mut rig = armed_and_driving(PLAIN, quick());
     rig.speed = 300.0;
     assert_eq!(until_trip(&mut rig, 200).0, Fault::FeedbackLost);
+    rig.run(150);
+    assert!(!rig.core.status().faults.contains(Fault::Contradiction), "not before 300 ms");
+    rig.run(200);
+    assert!(rig.core.status().faults.contains(Fault::Contradiction));
+    // The stop profile goes first.
+    rig.run(5_000);
+    assert_eq!(rig.state(), StateName::Lockout);
+    assert_eq!(rig.core.status().lockout, Some(Fault::Contradiction));
+}
+
+#[test]
+fn row_61_one_believed_frame_or_a_beginning_while_parked_is_no_broken_vehicle() {
+    // Impossible for 250 ms, then fine: the trip stays, LOCKOUT does not come.
+    let mut rig = armed_and_driving(PLAIN, quick());
+    rig.speed = 300.0;
+    rig.run(250);
+    rig.speed = 0.0;
+    rig.run(50);
+    rig.speed = 300.0;
+    rig.run(2_000);
+    assert_ne!(rig.state(), StateName::Lockout, "began anew outside ARMED");
+    // Before it was ever armed: it does not arm, and recovers without a person.
+    let mut rig = Rig::healthy(PLAIN, quick());
+    rig.run(100);
+    rig.speed = 300.0;
+    rig.run(5_000);
+    assert_eq!(rig.state(), StateName::Safe);
+    rig.speed = 0.0;
+    rig.arm();
+    assert_eq!(rig.state(), StateName::Armed);
+    // A sender that fell silent after one impossible frame proves no more than silence.
+    let mut rig = armed_and_driving(PLAIN, quick());
+    rig.speed = 300.0;
+    rig.run(40);
+    rig.feedback = false;
+    rig.run(2_000);
+    assert_ne!(rig.state(), StateName::Lockout);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use self::states::State;
 use super::buswatch::{BusEvent, BusWatch};
 use super::envelope::{Demand, Envelope, Mode};
 use super::faults::{Class, Fault, Faults};
-use super::guards::{self, Contradictions};
+use super::guards::{self, Contradictions, Impossibilities};
 use super::input::{CanEvent, Command, Input, Output, Reaction, StateName, Status, Stop, Trip};
 use super::rearm::{Checklist, ClearTimer};
 use super::settings::{SAFE_FRAMES, SESSION_MESSAGES, Settings};
@@ -68,6 +68,7 @@ pub struct Core {
     table: FeedbackTable,
     envelope: Envelope,
     contradictions: Contradictions,
+    impossibilities: Impossibilities,
     tx: Transmitter,
     needs_pad: bool,
     clear: ClearTimer,
@@ -109,6 +110,7 @@ impl Core {
             buses: vec![BusWatch::new(); plan.buses.len()],
             table: FeedbackTable::new(&plan.receive),
             contradictions: Contradictions::new(&plan),
+            impossibilities: Impossibilities::new(&plan),
             tx: Transmitter::new(&plan, &options.counters),
             needs_pad: envelope.needs_pad(),
             envelope,
@@ -249,6 +251,9 @@ impl Core {
         {
             faults.insert(Fault::Contradiction);
         }
+        let armed = self.state == State::Armed;
+        let impossible = self.impossibilities.step(armed, &self.plan, &self.settings, &self.table);
+        faults.insert_if(impossible, Fault::Contradiction);
         if elapsed > self.settings.own_gap {
             faults.insert(Fault::OwnGap);
             if self.state == State::Armed {

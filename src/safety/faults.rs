@@ -76,7 +76,7 @@ faults! {
     /// An encoded frame did not decode to what was meant.
     EncodingCheck = 2, B, "encoding_check", Now, "a frame failed its own check before it was sent";
     /// Feedback contradicts the command.
-    Contradiction = 3, B, "contradiction", After("contradiction_ms"), "the vehicle does not do what it is told";
+    Contradiction = 3, B, "contradiction", After("contradiction_ms"), "the vehicle does not do what it is told, or reports what cannot be";
     /// The bus is up, frames are accepted, and none was echoed for long, or after a restart.
     CanDead = 4, B, "can_dead", After("can_dead_ms"), "the CAN bus accepts frames and sends none";
     /// Bus-off came back too often.

@@ -103,6 +103,44 @@ pub fn standing(now: Instant, plan: &Plan, table: &FeedbackTable) -> bool {
     }
 }
 
+/// Watches for a vehicle that goes on reporting what cannot be (fault 61).
+///
+/// Invariant: a required frame whose values begin to be impossible while ARMED, and are impossible in every frame for
+/// `contradiction_ms`, is evidence of a broken vehicle side, whatever the state has become meanwhile: its age trips first. One
+/// believed frame ends the count. What begins outside ARMED is not counted: a vehicle that is parked or starting may say "not
+/// available", and a sender that has fallen silent proves nothing more.
+#[derive(Debug, Clone)]
+pub struct Impossibilities {
+    /// For each received frame: since when its values are impossible, if that began while ARMED.
+    since: Vec<Option<Instant>>,
+}
+
+impl Impossibilities {
+    /// Every received frame of the plan.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        Self { since: vec![None; plan.receive.len()] }
+    }
+
+    /// Whether a required frame has been impossible for too long.
+    pub fn step(&mut self, armed: bool, plan: &Plan, settings: &Settings, table: &FeedbackTable) -> bool {
+        let mut found = false;
+        let watched = plan.receive.iter().zip(&mut self.since).enumerate();
+        for (index, (_, since)) in watched.filter(|(_, (receive, _))| receive.required) {
+            match table.impossible(index) {
+                None => *since = None,
+                Some((first, newest)) => {
+                    if armed {
+                        since.get_or_insert(first);
+                    }
+                    found |= since.is_some_and(|since| newest.since(since) >= settings.contradiction);
+                }
+            }
+        }
+        found
+    }
+}
+
 /// One confirmed signal: the frame and signal it belongs to, its rule, and since when it disagrees.
 #[derive(Debug, Clone, Copy)]
 struct Confirmation {

@@ -40,7 +40,8 @@ pub enum Ignored {
     /// The counter did not advance by exactly one. A strike, except where it repeats: then the sender is frozen,
     /// and the age limit decides (row 60).
     Counter,
-    /// A value beyond what the DBC allows, or not a number (row 61). No strike: sent on purpose and unharmed.
+    /// A value beyond what the DBC allows, or not a number (row 61). No strike: sent on purpose and unharmed. How long it
+    /// goes on is told by [`FeedbackTable::impossible`].
     OutOfRange,
 }
 
@@ -91,6 +92,8 @@ struct Receiver {
     /// Counter of the newest frame with a correct checksum.
     counter: Option<u32>,
     strikes: u8,
+    /// First and newest of the frames with impossible values, without a believed one between them or since.
+    impossible: Option<(Instant, Instant)>,
     /// One for each signal of the plan.
     samples: Box<[Option<Sample>]>,
 }
@@ -112,6 +115,7 @@ impl FeedbackTable {
                 at: None,
                 counter: None,
                 strikes: 0,
+                impossible: None,
                 samples: vec![None; plan.signals.len()].into_boxed_slice(),
             })
             .collect();
@@ -164,6 +168,12 @@ impl FeedbackTable {
         self.strikes(receive) >= STRIKES_FAILED
     }
 
+    /// When the first and the newest of the frames came whose values cannot be (row 61), if no frame was believed since.
+    #[must_use]
+    pub fn impossible(&self, receive: usize) -> Option<(Instant, Instant)> {
+        self.receivers.get(receive)?.impossible
+    }
+
     /// Time since the last believed frame; `None` before the first.
     #[must_use]
     pub fn age(&self, now: Instant, receive: usize) -> Option<Duration> {
@@ -189,8 +199,11 @@ impl Receiver {
         }
         self.strikes = self.strikes.saturating_sub(1);
         if !self.plan.signals.iter().filter(|s| s.is_present(data)).all(|s| s.is_plausible(data)) {
+            let since = self.impossible.map_or(at, |(since, _)| since);
+            self.impossible = Some((since, at));
             return Err(Ignored::OutOfRange);
         }
+        self.impossible = None;
         self.at = Some(at);
         for (signal, sample) in self.plan.signals.iter().zip(&mut self.samples) {
             if let (true, Some(value)) = (signal.is_present(data), signal.codec.decode(data)) {
