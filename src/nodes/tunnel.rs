@@ -245,6 +245,8 @@ impl Lane {
     /// [`Lane::handle_dropped`].
     pub fn for_bus(&mut self, now: Instant, way: Option<&Way<'_>>, out: &mut heapless::Vec<Frame, TURN>) {
         out.clear();
+        // One that waited too long would hide all that came after it.
+        self.to_bus.expire(now, self.queue_age);
         loop {
             let mut refused = None;
             for frame in self.to_bus.fresh(now, self.queue_age) {
@@ -456,6 +458,20 @@ mod tests {
         let offered = segment.bytes().len();
         segment.handle_sent(now, taken.min(offered));
         offered
+    }
+
+    #[test]
+    fn a_frame_that_waited_too_long_for_the_bus_is_dropped_and_those_behind_it_go() {
+        let mut lane = agreed(SETTINGS);
+        let mut out = heapless::Vec::new();
+        receive(&mut lane, at(0), None, &message(&frame(0x111))).unwrap();
+        receive(&mut lane, at(100), None, &message(&frame(0x222))).unwrap();
+        // The bus was full until now: half the age limit is what a queue may take.
+        lane.for_bus(at(130), None, &mut out);
+        assert_eq!(out.as_slice(), [frame(0x222)]);
+        lane.handle_written(1);
+        assert_eq!((lane.counts().get(Count::ToBusAged), lane.counts().get(Count::ToBus)), (1, 1));
+        assert_adds_up(&lane);
     }
 
     /// Every frame read from either side is in exactly one of the reasons.
