@@ -259,6 +259,9 @@ fn system_calls(slower: u32) {
                 trace.signal(nix::sys::signal::Signal::SIGINT);
                 trace.finish(peers::PATIENCE);
                 // `100.00    0.012345           1     12345       678 total`
+                if std::env::var_os("OCPCAN_BENCH_CALLS").is_some() {
+                    trace.lines().iter().for_each(|line| println!("    {line}"));
+                }
                 let total =
                     trace.lines().into_iter().find(|line| line.ends_with(" total")).unwrap_or_default();
                 total.split_whitespace().nth(3).and_then(|n| n.parse::<f64>().ok()).unwrap_or(f64::NAN)

@@ -5,9 +5,10 @@
 
 use core::fmt::Display;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::iterator::Signals;
 
 use super::{complain, exit};
 use crate::io::canbus::{Accept, BusAddress, IdMask, OpenError};
@@ -93,7 +94,7 @@ pub(super) fn run(args: &Args) -> u8 {
         }],
         coalesce: Duration::from_micros(args.coalesce_us.into()),
     };
-    let signals = match Signals::new([SIGTERM, SIGINT, SIGUSR1]) {
+    let signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => {
             complain(&format!("cannot listen for signals: {error}"));
@@ -122,7 +123,7 @@ pub(super) fn run(args: &Args) -> u8 {
         let seed = clock::now().as_nanos();
         Tunnel::client(settings, Connector::new(&args.host, args.port, seed))
     };
-    Command { args, log, tunnel, told_at: None }.run(signals)
+    Command { args, log, tunnel, told_at: None }.run(&signals)
 }
 
 /// Why this bus must be left alone, if a gateway drives it.
@@ -180,6 +181,24 @@ fn doors(args: &Args) -> Result<Vec<Door>, (u8, String)> {
     }
 }
 
+/// What signals ask for. Flags: the loop looks at them after every frame, and a pipe would cost a system call each time.
+#[derive(Debug, Default)]
+struct Signals {
+    ends: Arc<AtomicBool>,
+    tells: Arc<AtomicBool>,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        let signals = Self::default();
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::flag::register(signal, Arc::clone(&signals.ends))?;
+        }
+        signal_hook::flag::register(SIGUSR1, Arc::clone(&signals.tells))?;
+        Ok(signals)
+    }
+}
+
 /// The command at work.
 #[derive(Debug)]
 struct Command<'a> {
@@ -191,19 +210,14 @@ struct Command<'a> {
 }
 
 impl Command<'_> {
-    fn run(mut self, mut signals: Signals) -> u8 {
+    fn run(mut self, signals: &Signals) -> u8 {
         let mut looked_at = clock::now();
         let mut shown = self.tunnel.counts();
         let code = loop {
-            let mut ends = false;
-            for signal in signals.pending() {
-                if signal == SIGUSR1 {
-                    self.tell_counts();
-                } else {
-                    ends = true;
-                }
+            if signals.tells.swap(false, Ordering::Relaxed) {
+                self.tell_counts();
             }
-            if ends {
+            if signals.ends.load(Ordering::Relaxed) {
                 break exit::OK;
             }
             let mut news = heapless::Vec::<News, 64>::new();

@@ -10,6 +10,10 @@ use crate::time::{Duration, Instant};
 /// A controller in bus-off rests at least this long before a restart is asked for (fault 53).
 const RESTART_REST: Duration = Duration::from_millis(100);
 
+/// A restart that nobody carried out is asked for again: whoever does it may have been away, and a bus that stays off for
+/// want of one lost request needs a person. Longer than the bring-up unit takes to take a link down and up.
+const RESTART_AGAIN: Duration = Duration::from_secs(5);
+
 /// More restarts than this within a minute are evidence of a broken bus (fault 53).
 const RESTARTS_PER_MINUTE: usize = 3;
 
@@ -42,7 +46,8 @@ pub struct BusWatch {
     listening: bool,
     proof: bool,
     bus_off_at: Option<Instant>,
-    restart_asked: bool,
+    /// When a restart was last asked for in this bus-off.
+    restart_asked_at: Option<Instant>,
     restarts: heapless::Deque<Instant, 8>,
     /// No echo since the last restart.
     restart_unproven: bool,
@@ -58,7 +63,7 @@ impl BusWatch {
             listening: true,
             proof: true,
             bus_off_at: None,
-            restart_asked: false,
+            restart_asked_at: None,
             restarts: heapless::Deque::new(),
             restart_unproven: false,
             broken: Faults::NONE,
@@ -86,7 +91,7 @@ impl BusWatch {
             BusEvent::BusOff => {
                 if self.bus_off_at.is_none() {
                     self.bus_off_at = Some(now);
-                    self.restart_asked = false;
+                    self.restart_asked_at = None;
                 }
                 true
             }
@@ -161,12 +166,16 @@ impl BusWatch {
         faults
     }
 
-    /// Whether a restart must be asked for now; true once per bus-off.
+    /// Whether a restart must be asked for now: after a rest, and again every five seconds until it is done. What is asked for
+    /// and not carried out is no restart, and does not count as one.
     pub fn poll_restart(&mut self, now: Instant) -> bool {
         self.forget_old_restarts(now);
-        let due = self.bus_off_at.is_some_and(|at| now.since(at) >= RESTART_REST);
-        let ask = due && !self.restart_asked && self.restarts.len() <= RESTARTS_PER_MINUTE;
-        self.restart_asked |= ask;
+        let rested = self.bus_off_at.is_some_and(|at| now.since(at) >= RESTART_REST);
+        let due = self.restart_asked_at.is_none_or(|at| now.since(at) >= RESTART_AGAIN);
+        let ask = rested && due && self.restarts.len() <= RESTARTS_PER_MINUTE;
+        if ask {
+            self.restart_asked_at = Some(now);
+        }
         ask
     }
 
@@ -241,12 +250,29 @@ mod tests {
             bus.handle(at(t), BusEvent::BusOff);
             assert!(!bus.poll_restart(at(t + 99)));
             asked += u32::from(bus.poll_restart(at(t + 100)));
-            assert!(!bus.poll_restart(at(t + 101)), "once per bus-off");
+            assert!(!bus.poll_restart(at(t + 101)), "asked once");
             bus.handle(at(t + 200), BusEvent::Restarted);
             let repeated = bus.faults(at(t + 200), &settings, None).contains(Fault::BusOffRepeated);
             assert_eq!(repeated, i >= 3, "{i}");
         }
         assert_eq!(asked, 4, "three restarts, and the fourth that ends in LOCKOUT");
+    }
+
+    #[test]
+    fn row_53_a_restart_that_nobody_carries_out_is_asked_for_again() {
+        let mut bus = up();
+        bus.handle(at(1_000), BusEvent::BusOff);
+        assert!(bus.poll_restart(at(1_100)));
+        assert!(!bus.poll_restart(at(6_099)));
+        for again in 1..20 {
+            assert!(bus.poll_restart(at(1_100 + again * 5_000)), "{again}");
+            assert!(!bus.poll_restart(at(1_101 + again * 5_000)), "{again}");
+        }
+        bus.handle(at(110_000), BusEvent::Restarted);
+        assert!(!bus.poll_restart(at(116_000)), "it was done");
+        bus.handle(at(120_000), BusEvent::BusOff);
+        assert!(!bus.poll_restart(at(120_099)), "a new bus-off rests first");
+        assert!(bus.poll_restart(at(120_100)));
     }
 
     #[test]
