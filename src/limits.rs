@@ -50,5 +50,9 @@ pub const DBC_BYTES: usize = 8 << 20;
 /// and a second bus are three.
 pub const TUNNEL_PEERS: usize = 8;
 
+/// Connections that have not agreed to a version yet, beside the peers. The oldest of them gives way to a new one, so that
+/// those who say nothing cannot keep the others out.
+pub const TUNNEL_CALLERS: usize = 8;
+
 /// Frames that wait in each direction of one peer: the default age limit (250 ms) of two full 1 Mbit/s buses.
 pub const TUNNEL_QUEUE: usize = 4_096;

@@ -26,7 +26,6 @@ use crate::safety::input::{StateName, Status};
 use crate::threads::{Gateway, GatewayOptions, StartError};
 use crate::time::{Duration, Instant, millis_f64};
 use crate::topology::Event;
-use crate::topology::tunnel::What;
 
 /// Runs the gateway.
 #[derive(Debug, clap::Args)]
@@ -90,8 +89,8 @@ struct Main {
     /// What was told about arming in this state, and when: two conditions that alternate must not fill the log.
     told: Vec<(&'static str, Instant)>,
     said_ready: bool,
-    /// Refusals of the tunnels that are told.
-    refusals: Allowance,
+    /// News of the tunnels' peers that are told: the counters have them all.
+    news: Allowance,
 }
 
 impl Main {
@@ -134,7 +133,7 @@ impl Main {
             last_state: None,
             told: Vec::new(),
             said_ready: false,
-            refusals: Allowance::new(REFUSALS_PER_S),
+            news: Allowance::new(REFUSALS_PER_S),
         })
     }
 
@@ -273,11 +272,10 @@ impl Main {
         code
     }
 
-    /// Writes down what the tunnels have to tell. The refusals of a flood are counted, and a few a second are told.
+    /// Writes down what the tunnels have to tell. What peers can cause without end is counted, and a few a second are told.
     fn take_news(&mut self, gateway: &Gateway) {
         while let Some(news) = gateway.tunnel_news.take() {
-            let is_refusal = matches!(news.what, What::Refused(..) | What::NotAllowed | What::TooMany);
-            if is_refusal && !self.refusals.take(clock::now()) {
+            if super::tcpcan::is_up_to_peers(&news.what) && !self.news.take(clock::now()) {
                 continue;
             }
             let Some(Ok(address)) = self.config.plan.buses.get(news.bus).map(|bus| bus.interface.parse())
@@ -286,8 +284,9 @@ impl Main {
             };
             let name = self.bus(news.bus);
             let line = super::tcpcan::line(&news, &format_args!("tunnel {name}"), &address);
+            let again = super::tcpcan::goes_on(&news.what);
             self.screen.erase();
-            self.log.line(format_args!("tcpcan: {line}"));
+            self.log.line(format_args!("tcpcan: {line}{again}"));
             self.screen.draw();
         }
     }

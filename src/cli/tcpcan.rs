@@ -15,12 +15,12 @@ use crate::io::canbus::{Accept, BusAddress, IdMask, OpenError};
 use crate::io::clock;
 use crate::io::journal::Journal;
 use crate::io::runtime::BusLock;
-use crate::io::tcp::{Connector, Listener};
+use crate::io::tcp::{Connector, LinkError, Listener};
 use crate::proto::tcpcan::PORT;
 use crate::safety::allow::{AllowList, Network};
-use crate::safety::injection::Refusal;
+use crate::safety::injection::{Allowance, Refusal};
 use crate::safety::input::StateName;
-use crate::threads::tcpcan::{Bus, Door, News, Settings, Tunnel, What};
+use crate::threads::tcpcan::{Bus, Door, Ended, News, Settings, Tunnel, What};
 use crate::time::{Duration, Instant};
 
 /// Carries a CAN bus over TCP, compatible with Python's tcpcan: two buses joined, or a laptop on a bus.
@@ -38,7 +38,7 @@ pub struct Args {
     #[arg(long, value_name = "PORT", default_value_t = PORT)]
     port: u16,
 
-    /// Wait for peers instead of calling one
+    /// Wait for peers instead of calling one; up to 8 at a time
     #[arg(long)]
     serve: bool,
 
@@ -75,6 +75,9 @@ pub struct Args {
 
 /// How often signals, the lock of the bus and the counters are looked at, at least.
 const TURN: Duration = Duration::from_millis(100);
+
+/// News of peers that are told in a second; the counters have them all. As many as a person can read.
+const TOLD_PER_S: u32 = 10;
 
 /// A gateway that comes later is noticed within this.
 const LOOK: Duration = Duration::from_secs(1);
@@ -123,7 +126,8 @@ pub(super) fn run(args: &Args) -> u8 {
         let seed = clock::now().as_nanos();
         Tunnel::client(settings, Connector::new(&args.host, args.port, seed))
     };
-    Command { args, log, tunnel, told_at: None }.run(&signals)
+    Command { args, log, tunnel, told_at: None, news: Allowance::new(TOLD_PER_S), untold: 0, broken: false }
+        .run(&signals)
 }
 
 /// Why this bus must be left alone, if a gateway drives it.
@@ -207,6 +211,12 @@ struct Command<'a> {
     tunnel: Tunnel,
     /// When the last error of the bus was told.
     told_at: Option<Instant>,
+    /// What may still be told of peers.
+    news: Allowance,
+    /// News that were not.
+    untold: u64,
+    /// The bus cannot be opened.
+    broken: bool,
 }
 
 impl Command<'_> {
@@ -228,8 +238,14 @@ impl Command<'_> {
             for one in news {
                 self.tell(&one);
             }
-            if self.tunnel.take_hung_up() && self.args.no_retry {
-                break exit::OK;
+            if self.args.no_retry {
+                if self.broken {
+                    break exit::UNAVAILABLE;
+                }
+                // As the Python tool: also where there was no connection.
+                if self.tunnel.take_hung_up() {
+                    break exit::OK;
+                }
             }
             let now = clock::now();
             if now.since(looked_at) >= LOOK {
@@ -259,19 +275,58 @@ impl Command<'_> {
     }
 
     fn tell(&mut self, news: &News) {
-        if matches!(news.what, What::BusError(_)) {
-            let now = clock::now();
-            // A bad cable makes thousands a second; the counter has them all.
-            if self.told_at.is_some_and(|at| now.since(at) < LOOK) {
-                return;
+        let now = clock::now();
+        match news.what {
+            What::BusError(_) => {
+                // A bad cable makes thousands a second; the counter has them all.
+                if self.told_at.is_some_and(|at| now.since(at) < LOOK) {
+                    return;
+                }
+                self.told_at = Some(now);
             }
-            self.told_at = Some(now);
+            What::BusAway(_) => self.broken = true,
+            _ => {}
         }
-        if self.args.verbose || !matches!(news.what, What::Connected | What::Agreed) {
-            let address = &self.args.bus;
-            let line = line(news, address, address);
-            self.log.line(format_args!("{line}"));
+        // That a peer goes is nothing wrong where many come and go; to a caller it is.
+        let is_ordinary = match news.what {
+            What::Connected | What::Agreed => true,
+            What::Ended(Ended::Link(LinkError::Closed)) => self.args.serve,
+            _ => false,
+        };
+        if is_ordinary && !self.args.verbose {
+            return;
         }
+        if is_up_to_peers(&news.what) && !self.news.take(now) {
+            self.untold += 1;
+            return;
+        }
+        let untold = core::mem::take(&mut self.untold);
+        if untold > 0 {
+            self.log
+                .line(format_args!("{untold} lines about peers were left out; the counters have them all"));
+        }
+        let address = &self.args.bus;
+        let again = if self.args.no_retry { "" } else { goes_on(&news.what) };
+        match news.what {
+            What::Unreachable(error) => {
+                let (host, port) = (&self.args.host, self.args.port);
+                self.log.line(format_args!("{host} port {port}: {error}{again}"));
+            }
+            _ => self.log.line(format_args!("{}{again}", line(news, address, address))),
+        }
+    }
+}
+
+/// Whether a peer can cause it as often as it likes.
+pub(super) const fn is_up_to_peers(what: &What) -> bool {
+    matches!(what, What::Refused(..) | What::NotAllowed | What::Connected | What::Agreed | What::Ended(_))
+}
+
+/// What a line ends with where the tunnel goes on trying.
+pub(super) const fn goes_on(what: &What) -> &'static str {
+    match what {
+        What::NoListener(_) | What::Unreachable(_) | What::BusAway(_) => "; trying again",
+        _ => "",
     }
 }
 
@@ -282,14 +337,13 @@ pub(super) fn line(news: &News, bus: &dyn Display, address: &BusAddress) -> Stri
         What::Listening => format!("{bus}: listening"),
         What::NoListener(errno) => {
             let why = nix::errno::Errno::from_raw(errno).desc();
-            format!("{bus}: cannot listen: {why}; trying again")
+            format!("{bus}: cannot listen: {why}")
         }
         What::Connected => format!("{who}: connected"),
         What::Agreed => format!("{who}: version agreed, frames pass"),
         What::Ended(ended) => format!("{who}: {ended}"),
         What::NotAllowed => format!("{who}: refused, not on the allow list"),
-        What::TooMany => format!("{who}: refused, too many peers"),
-        What::Unreachable(error) => format!("the other end: {error}; trying again"),
+        What::Unreachable(error) => format!("the other end: {error}"),
         What::Refused(refusal, id) => {
             let why = match refusal {
                 Refusal::Actuator => "only the gateway may send it",
@@ -300,9 +354,7 @@ pub(super) fn line(news: &News, bus: &dyn Display, address: &BusAddress) -> Stri
             };
             format!("{who}: frame {id} refused: {why}")
         }
-        What::BusAway(cause) => {
-            format!("{}; trying again", OpenError { bus: address.clone(), cause })
-        }
+        What::BusAway(cause) => OpenError { bus: address.clone(), cause }.to_string(),
         What::BusDown => format!("{bus}: the interface went down"),
         What::BusBack => format!("{bus}: back"),
         What::BusError(class) => format!("{bus}: {class}"),

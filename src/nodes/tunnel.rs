@@ -125,8 +125,9 @@ impl Lane {
                 now,
             ),
             settings,
-            // A quarter is what the thread may be late in reading a socket, and the hold takes an eighth.
-            queue_age: settings.max_age / 2,
+            // A quarter is the longest idle wait of the thread, in which a frame may have come unseen, and the hold takes
+            // an eighth. A thread that was away for longer says so: see `came_at` below.
+            queue_age: settings.max_age / 8 * 5,
             to_peer: Outbox::new(TUNNEL_QUEUE),
             to_bus: FrameQueue::new(TUNNEL_QUEUE),
             bus_held: Hold::default(),
@@ -183,14 +184,15 @@ impl Lane {
         self.session.commit(count);
     }
 
-    /// Takes the frames out of what came in. `stalled` says that it may have waited for longer than frames may be old.
+    /// Takes the frames out of what came in. `came_at` is the earliest moment at which they may have come: earlier than
+    /// `now` where this program did not run for a while.
     ///
     /// # Errors
     /// [`LaneEnd`]: close the connection.
     pub fn take(
         &mut self,
         now: Instant,
-        stalled: bool,
+        came_at: Instant,
         mut way: Option<&mut Way<'_>>,
         refused: &mut dyn FnMut(Refusal, Id),
     ) -> Result<(), LaneEnd> {
@@ -225,11 +227,7 @@ impl Lane {
                 }
                 continue;
             }
-            if stalled {
-                self.counts.add(Count::ToBusStalled, 1);
-            } else {
-                self.to_bus.push(&frame, now);
-            }
+            self.to_bus.push(&frame, came_at);
         }
         self.peer_held.note(now, self.to_bus.room() < READ_ROOM);
         Ok(())
@@ -287,18 +285,14 @@ impl Lane {
         self.bus_held.reads(now, self.settings.max_age / 8)
     }
 
-    /// Takes a frame of the bus; what the driver reports comes back.
-    pub fn handle_frame(&mut self, now: Instant, stalled: bool, frame: &Frame) -> Option<ErrorClass> {
+    /// Takes a frame of the bus that came at `came_at` or later; what the driver reports comes back.
+    pub fn handle_frame(&mut self, now: Instant, came_at: Instant, frame: &Frame) -> Option<ErrorClass> {
         if let Some(class) = frame.error_class() {
             self.counts.add(Count::BusErrors, 1);
             return Some(class);
         }
         self.counts.add(Count::FromBus, 1);
-        if stalled {
-            self.counts.add(Count::ToPeerStalled, 1);
-        } else {
-            self.to_peer.push(frame, now);
-        }
+        self.to_peer.push(frame, came_at);
         self.bus_held.note(now, self.to_peer.room() < TURN);
         None
     }
@@ -432,7 +426,7 @@ mod tests {
     ) -> Result<(), LaneEnd> {
         lane.spare()[..bytes.len()].copy_from_slice(bytes);
         lane.commit(bytes.len());
-        lane.take(now, false, way, &mut |_, _| {})
+        lane.take(now, now, way, &mut |_, _| {})
     }
 
     fn message(frame: &Frame) -> Vec<u8> {
@@ -466,8 +460,8 @@ mod tests {
         let mut out = heapless::Vec::new();
         receive(&mut lane, at(0), None, &message(&frame(0x111))).unwrap();
         receive(&mut lane, at(100), None, &message(&frame(0x222))).unwrap();
-        // The bus was full until now: half the age limit is what a queue may take.
-        lane.for_bus(at(130), None, &mut out);
+        // The bus was full until now: five eighths of the age limit is what a queue may take.
+        lane.for_bus(at(160), None, &mut out);
         assert_eq!(out.as_slice(), [frame(0x222)]);
         lane.handle_written(1);
         assert_eq!((lane.counts().get(Count::ToBusAged), lane.counts().get(Count::ToBus)), (1, 1));
@@ -486,7 +480,6 @@ mod tests {
                 Count::ToPeerEvicted,
                 Count::ToPeerUnconfirmed,
                 Count::ToPeerLeft,
-                Count::ToPeerStalled,
                 Count::ToPeerWaiting,
             ]),
             "{counts:?}"
@@ -499,7 +492,6 @@ mod tests {
                 Count::ToBusEvicted,
                 Count::NoBus,
                 Count::BusRefused,
-                Count::ToBusStalled,
                 Count::ToBusLeft,
                 Count::ToBusWaiting,
                 Count::RefusedActuator,
@@ -516,7 +508,7 @@ mod tests {
     fn frames_in_flight_that_grow_too_old_cut_the_connection_and_are_counted() {
         let mut lane = agreed(SETTINGS);
         for n in 0..10 {
-            lane.handle_frame(at(n), false, &frame(0x100));
+            lane.handle_frame(at(n), at(n), &frame(0x100));
         }
         assert_eq!(send(&mut lane, at(10), usize::MAX), 180);
         // Half of them were acknowledged; the rest stays on its way.
@@ -533,7 +525,7 @@ mod tests {
     fn what_waits_for_a_dead_network_ages_and_nothing_old_is_offered() {
         let mut lane = agreed(SETTINGS);
         for n in 0..1_000 {
-            lane.handle_frame(at(n), false, &frame(0x100));
+            lane.handle_frame(at(n), at(n), &frame(0x100));
             assert!(send(&mut lane, at(n), 0) > 0, "the newest is always offered");
         }
         // Half of the limit: the rest of it is for the thread, the network and the other end.
@@ -547,7 +539,7 @@ mod tests {
         let mut lane = agreed(SETTINGS);
         let mut read = 0;
         while lane.wants_bus(at(1)) {
-            lane.handle_frame(at(1), false, &frame(0x100));
+            lane.handle_frame(at(1), at(1), &frame(0x100));
             read += 1;
             assert!(read <= TUNNEL_QUEUE, "never held");
         }
@@ -555,7 +547,7 @@ mod tests {
         assert_eq!(lane.counts().get(Count::ToPeerEvicted), 0, "nothing is lost while both ends live");
         assert!(!lane.wants_bus(at(20)) && lane.wants_bus(at(33)));
         for _ in 0..200 {
-            lane.handle_frame(at(33), false, &frame(0x100));
+            lane.handle_frame(at(33), at(33), &frame(0x100));
         }
         assert!(lane.counts().get(Count::ToPeerEvicted) > 0, "after that the newest are worth more");
         assert_adds_up(&lane);
@@ -582,28 +574,34 @@ mod tests {
     }
 
     #[test]
-    fn after_a_long_absence_what_came_meanwhile_is_dropped_in_both_directions() {
-        let mut lane = agreed(SETTINGS);
-        lane.handle_frame(at(1), true, &frame(0x100));
-        let bytes = message(&frame(0x200));
-        lane.spare()[..bytes.len()].copy_from_slice(&bytes);
-        lane.commit(bytes.len());
-        lane.take(at(1), true, None, &mut |_, _| {}).unwrap();
-        assert_eq!(send(&mut lane, at(2), usize::MAX), 0);
-        assert!(!lane.has_for_bus());
-        assert_eq!((lane.counts().get(Count::ToPeerStalled), lane.counts().get(Count::ToBusStalled)), (1, 1));
-        assert_adds_up(&lane);
+    fn after_an_absence_what_may_be_too_old_is_dropped_in_both_directions_and_the_rest_goes() {
+        let mut out = heapless::Vec::new();
+        // Read after a pause of 150 ms, and of 160 ms: five eighths of the limit, 156 ms, is what frames may wait.
+        for (pause, passes) in [(150, true), (160, false)] {
+            let mut lane = agreed(SETTINGS);
+            let now = at(1_000 + pause);
+            lane.handle_frame(now, at(1_000), &frame(0x100));
+            let bytes = message(&frame(0x200));
+            lane.spare()[..bytes.len()].copy_from_slice(&bytes);
+            lane.commit(bytes.len());
+            lane.take(now, at(1_000), None, &mut |_, _| {}).unwrap();
+            lane.for_bus(now, None, &mut out);
+            assert_eq!((send(&mut lane, now, usize::MAX) > 0, !out.is_empty()), (passes, passes), "{pause}");
+            let aged = (lane.counts().get(Count::ToPeerAged), lane.counts().get(Count::ToBusAged));
+            assert_eq!(aged, if passes { (0, 0) } else { (1, 1) });
+            assert_adds_up(&lane);
+        }
     }
 
     #[test]
     fn coalescing_waits_for_its_time_or_a_full_segment() {
         let mut lane = agreed(LaneSettings { coalesce: Duration::from_millis(2), ..SETTINGS });
-        lane.handle_frame(at(10), false, &frame(0x100));
+        lane.handle_frame(at(10), at(10), &frame(0x100));
         assert_eq!(send(&mut lane, at(11), usize::MAX), 0);
         assert_eq!(lane.poll_timeout(at(11)), Some(Duration::from_millis(1)));
         assert_eq!(send(&mut lane, at(12), usize::MAX), 18);
         for _ in 0..80 {
-            lane.handle_frame(at(20), false, &frame(0x100));
+            lane.handle_frame(at(20), at(20), &frame(0x100));
         }
         assert_eq!(send(&mut lane, at(20), usize::MAX), 80 * 18);
     }
@@ -625,11 +623,12 @@ mod tests {
             let (mut now, mut unacked) = (1, 0);
             let mut out = heapless::Vec::new();
             for _ in 0..300 {
+                let came_at = now;
                 now += next(30);
                 match next(6) {
                     0 | 1 => {
                         for _ in 0..next(300) {
-                            lane.handle_frame(at(now), next(50) == 0, &frame(0x100));
+                            lane.handle_frame(at(now), at(came_at), &frame(0x100));
                         }
                     }
                     2 => {

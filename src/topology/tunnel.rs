@@ -10,6 +10,7 @@ use crate::can::Id;
 use crate::can::errorframe::ErrorClass;
 use crate::io::canbus::OpenCause;
 use crate::io::tcp::LinkError;
+use crate::limits::TUNNEL_PEERS;
 use crate::nodes::tunnel::{Count, Counts, LaneEnd};
 use crate::safety::injection::Refusal;
 
@@ -33,6 +34,10 @@ pub enum Ended {
     Link(LinkError),
     /// This end closed it.
     Lane(LaneEnd),
+    /// There is no room for another peer.
+    TooMany,
+    /// It had not agreed to a version yet, and another one wanted in.
+    Displaced,
 }
 
 impl std::fmt::Display for Ended {
@@ -41,6 +46,8 @@ impl std::fmt::Display for Ended {
             Self::Stopped => f.write_str("this program stops"),
             Self::Link(error) => write!(f, "connection ended: {error}"),
             Self::Lane(error) => write!(f, "connection closed: {error}"),
+            Self::TooMany => write!(f, "connection closed: there are {TUNNEL_PEERS} peers already"),
+            Self::Displaced => f.write_str("connection closed: no version agreed, and others wait"),
         }
     }
 }
@@ -60,8 +67,6 @@ pub enum What {
     Ended(Ended),
     /// The peer may not connect.
     NotAllowed,
-    /// There is no room for another peer.
-    TooMany,
     /// The other end cannot be reached.
     Unreachable(LinkError),
     /// A frame of the peer was refused.

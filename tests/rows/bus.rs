@@ -169,19 +169,32 @@ fn row_60_feedback_that_stays_away_trips() {
 
 #[test]
 fn row_61_feedback_that_contradicts_the_command_locks_out() {
+    // The wheel is turned, and somebody tells that it stands straight.
+    expect_lockout_by_feedback("axis left_x 1", [0, 0]);
+}
+
+#[test]
+fn row_61_feedback_that_goes_on_reporting_what_cannot_be_locks_out() {
+    // 0xFFFF is 655.35 km/h, and the DBC says 250 at most: "not available" in many a controller.
+    expect_lockout_by_feedback("axis left_x 0.5", [0xFF, 0xFF]);
+}
+
+/// Drives, lets the vehicle fall silent, and tells this speed and a straight wheel in its place, correctly protected.
+fn expect_lockout_by_feedback(say: &str, speed: [u8; 2]) {
     let mut rig = Rig::with(Options::default(), |text| {
         text.replace("# feedback = \"VEHICLE_STATE.STEER_ANGLE\"", "feedback = \"VEHICLE_STATE.STEER_ANGLE\"")
             .replace("# feedback_tolerance = 60", "feedback_tolerance = 120")
     });
     for _ in 0..5 {
         rig.drive();
-        rig.say("axis left_x 1");
-        // The vehicle falls silent, and somebody tells in its place that the wheel stands straight.
+        rig.say(say);
         rig.road.vehicle_runs.store(false, Ordering::Release);
+        let from = rig.road.count();
         let port = Port::open(&rig.road.address, &PortOptions::default()).unwrap();
         let mut counter = None;
-        let mut armed = true;
-        while armed {
+        // As long as it drives, and through the trip of the age to the lockout: the impossible goes on.
+        let mut driving = true;
+        for _ in 0..100 {
             // Continues the vehicle's counter where the last frame left it.
             while let Ok(Some(received)) = port.recv(None) {
                 if received.frame.id() == Id::standard(0x201).unwrap() {
@@ -190,17 +203,24 @@ fn row_61_feedback_that_contradicts_the_command_locks_out() {
             }
             let next = counter.map_or(0, |count| (count + 1) % 16);
             counter = Some(next);
-            let mut data = [0, 0, 0, 0, 3, 0, next << 4, 0];
+            let mut data = [speed[0], speed[1], 0, 0, 3, 0, next << 4, 0];
             data[7] = crc8_j1850(&data[..7]);
             port.try_send(&Frame::data(Id::standard(0x201).unwrap(), &data).unwrap()).unwrap();
             let seen = rig.road.count();
             rig.road.wait_count(seen + 1);
-            armed = rig.state() == StateName::Armed;
+            driving = rig.state() == StateName::Armed;
+            if rig.state() == StateName::Lockout {
+                break;
+            }
         }
         rig.road.vehicle_runs.store(true, Ordering::Release);
+        assert!(!driving, "a hundred such frames were driven on");
         let cause = rig.status().cause.unwrap();
-        if cause.fault == Fault::Contradiction {
-            rig.wait_until("LOCKOUT", |rig| rig.state() == StateName::Lockout);
+        if rig.state() == StateName::Lockout {
+            assert_eq!(cause.fault, Fault::Contradiction, "{cause:?}");
+            rig.road.expect_safe_after(from);
+            rig.expect_still_safe();
+            assert_eq!(rig.state(), StateName::Lockout);
             return;
         }
         eprintln!("the host's own trip: {cause:?}");

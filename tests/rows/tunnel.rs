@@ -9,7 +9,7 @@ use std::time::Duration;
 use ocpcan::can::{Frame, FrameKind};
 use ocpcan::io::canbus::{Port, PortOptions};
 use ocpcan::io::clock;
-use ocpcan::limits::TUNNEL_PEERS;
+use ocpcan::limits::{TUNNEL_CALLERS, TUNNEL_PEERS};
 use ocpcan::safety::input::StateName;
 use ocpcan::sim::ocp::Options;
 use ocpcan::topology::tunnel::What;
@@ -312,14 +312,39 @@ fn row_97_peers_are_limited_and_one_that_says_nothing_is_closed() {
     let (rig, address) = gateway("");
     let mut peers: Vec<Peer> = (1..TUNNEL_PEERS).map(|_| Peer::agreed(address)).collect();
     let mut silent = Peer::silent(address);
+    // One that says nothing takes no peer's place.
+    peers.push(Peer::agreed(address));
     let mut one_too_many = Peer::silent(address);
     one_too_many.wait_closed();
     silent.wait_closed();
-    let mut next = Peer::agreed(address);
-    next.wait_word(0x101);
     for peer in &mut peers {
         peer.wait_word(0x101);
     }
+    peers.pop();
+    let mut next = Peer::silent(address);
+    wait_for(
+        || {
+            // Until the gateway has seen that a place is free.
+            next = Peer::silent(address);
+            let mut answer = [0; 6];
+            next.stream.write_all(&VERSION).is_ok() && next.stream.read_exact(&mut answer).is_ok()
+        },
+        "the free place",
+    );
+    next.wait_word(0x101);
+    assert!(!rig.gateway.ended());
+}
+
+#[test]
+fn row_97_those_who_say_nothing_give_way_to_those_who_come_later() {
+    let (rig, address) = gateway("");
+    let mut peer = Peer::agreed(address);
+    let mut silent: Vec<Peer> = (0..4 * TUNNEL_CALLERS).map(|_| Peer::silent(address)).collect();
+    let mut late = Peer::agreed(address);
+    late.wait_word(0x101);
+    peer.wait_word(0x101);
+    // The first of them was closed long before its five seconds.
+    silent[0].wait_closed();
     assert!(!rig.gateway.ended());
 }
 

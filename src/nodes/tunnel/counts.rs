@@ -1,7 +1,7 @@
 //! What a tunnel counts, by reason.
 //!
 //! Owns the list of reasons with their words, and a set of numbers for them. Relies on nothing. Two sums hold at any time
-//! and are tested: every frame read from the bus is in exactly one of the reasons that begin with "to peers", or waits;
+//! and are tested: every frame read from the bus for a peer is in exactly one of the reasons that begin with "to peers", or waits;
 //! every frame read from a peer in exactly one of those that begin with "from peers", or waits.
 
 macro_rules! counts {
@@ -30,6 +30,8 @@ counts! {
     FromBus, "frames read from the bus";
     /// Lost in the kernel before they were read.
     BusOverflow, "frames lost in the kernel before they were read from the bus";
+    /// There was no peer to hand them to.
+    Unheard, "frames of the bus while no peer was connected";
     /// Handed to the network and acknowledged.
     ToPeer, "to peers: frames acknowledged";
     /// Too old before they could leave.
@@ -40,8 +42,6 @@ counts! {
     ToPeerUnconfirmed, "to peers: frames in flight when the connection ended (each may have arrived)";
     /// Waiting when the connection ended.
     ToPeerLeft, "to peers: frames dropped, connection ended";
-    /// Read after this process had not run for too long.
-    ToPeerStalled, "to peers: frames dropped, this program was stopped for too long";
     /// In the queue or in flight now.
     ToPeerWaiting, "to peers: frames waiting or in flight now";
     /// Frames read from a peer.
@@ -56,8 +56,6 @@ counts! {
     NoBus, "from peers: frames dropped, no bus";
     /// The bus does not take this kind.
     BusRefused, "from peers: frames dropped, the bus takes no such frame (CAN FD on a classic bus)";
-    /// Read after this process had not run for too long.
-    ToBusStalled, "from peers: frames dropped, this program was stopped for too long";
     /// Waiting when the connection ended.
     ToBusLeft, "from peers: frames dropped, connection ended";
     /// In the queue now.
@@ -80,6 +78,8 @@ counts! {
     RefusedAddress, "connections refused, address not allowed";
     /// No room.
     RefusedFull, "connections refused, too many peers";
+    /// They had not agreed to a version, and others wanted in.
+    Displaced, "connections closed without an agreed version, to make room";
     /// No version in time.
     Handshakes, "connections closed, no version agreed";
     /// The stream was torn or no tcpcan.

@@ -4,6 +4,7 @@
 //! `nodes::tunnel` for what is let through, dropped and counted. Every peer has its own buffers and its own bus socket: a
 //! slow, dead or hostile one harms itself. Never waits but in its one poll.
 
+mod bus;
 mod peer;
 mod service;
 
@@ -13,12 +14,13 @@ use std::os::fd::AsFd as _;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
-use self::peer::{Peer, Room};
+use self::bus::{Opened, Unheard};
+use self::peer::{Common, Peer, Room};
 pub(super) use self::service::{Ends, run};
 use crate::io::canbus::{Accept, BusAddress};
 use crate::io::clock;
 use crate::io::tcp::{Connector, LinkError, Listener, Progress, TcpLink};
-use crate::limits::TUNNEL_PEERS;
+use crate::limits::{TUNNEL_CALLERS, TUNNEL_PEERS};
 pub use crate::nodes::tunnel::{Count, Counts};
 use crate::nodes::tunnel::{Lane, LaneSettings, Role, Way};
 use crate::safety::allow::AllowList;
@@ -42,8 +44,9 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Most connections that one turn accepts: a flood of them must not keep the peers waiting.
 const ACCEPTS: usize = 16;
 
-/// Descriptors of one poll: a listener for each of four buses in two address families, and two for each peer.
-const POLLED: usize = 8 + 2 * TUNNEL_PEERS;
+/// Descriptors of one poll: a listener for each of four buses in two address families, two for each peer, one for each
+/// connection that is none yet.
+const POLLED: usize = 8 + 2 * TUNNEL_PEERS + TUNNEL_CALLERS;
 
 /// How a tunnel works.
 #[derive(Debug, Clone)]
@@ -90,7 +93,10 @@ pub struct Tunnel {
     doors: Vec<Door>,
     caller: Option<Connector>,
     guard: Option<Guard>,
+    /// Those with an agreed version and those without.
     peers: Vec<(Peer, Option<Record>)>,
+    /// Each bus while no peer reads it.
+    unheard: Vec<Unheard>,
     room: Room,
     /// Of peers that have gone.
     past: Counts,
@@ -106,11 +112,12 @@ pub struct Tunnel {
 impl Tunnel {
     fn new(settings: Settings, doors: Vec<Door>, caller: Option<Connector>, guard: Option<Guard>) -> Self {
         Self {
+            unheard: settings.buses.iter().map(|_| Unheard::new()).collect(),
             settings,
             doors,
             caller,
             guard,
-            peers: Vec::with_capacity(TUNNEL_PEERS),
+            peers: Vec::with_capacity(TUNNEL_PEERS + TUNNEL_CALLERS),
             room: Room::new(),
             past: Counts::default(),
             told: None,
@@ -166,30 +173,82 @@ impl Tunnel {
     /// One turn: waits until something happens, `wait` at most, and serves it. `state` tells the gateway's; it is asked
     /// after the wait, so that no frame is judged by what was before it.
     pub fn turn(&mut self, wait: Duration, state: &dyn Fn() -> StateName, news: &mut dyn FnMut(News)) {
+        self.read_unheard(news);
         let calling = self.peers.is_empty() && self.caller.is_some();
         if calling {
-            self.call(wait, news);
+            self.call(wait.min(self.due_unheard()), news);
             return;
         }
         let asked = self.wait(wait);
         let now = clock::now();
-        // Away for longer than was asked for and longer than frames may be old: what waits in the sockets is of unknown
-        // age, and is thrown away. A shorter absence is allowed for in the lanes' own limit.
-        let away = self.turned_at.map_or(Duration::ZERO, |at| now.since(at));
-        let stalled = away > asked.saturating_add(self.max_age() / 4);
+        // Away for longer than was asked for: this program did not run, and what waits in the sockets may have come at any
+        // time since the last turn. Up to the time that was asked for is allowed for in the lanes' own limit.
+        let turned_at = self.turned_at.unwrap_or(now);
+        let came_at = if now.since(turned_at) > asked { turned_at } else { now };
         self.turned_at = Some(now);
-        self.serve(now, stalled, state(), news);
+        self.serve((came_at, now), state(), news);
         if self.knocked {
             self.accept(now, news);
         }
     }
 
+    fn read_unheard(&mut self, news: &mut dyn FnMut(News)) {
+        let now = clock::now();
+        for (index, (unheard, bus)) in self.unheard.iter_mut().zip(&self.settings.buses).enumerate() {
+            let what = match unheard.serve(now, bus, &mut self.room.read, &mut self.past) {
+                // A gateway tells of its buses itself.
+                Some(_) if self.guard.is_some() => continue,
+                Some(Opened::Back) => What::BusBack,
+                Some(Opened::Away(cause)) => What::BusAway(cause),
+                None => continue,
+            };
+            news(News { peer: None, bus: index, what });
+        }
+    }
+
+    /// How long no bus without a peer has to be read.
+    fn due_unheard(&self) -> Duration {
+        let now = clock::now();
+        self.unheard.iter().filter_map(|unheard| unheard.due(now)).min().unwrap_or(TURN)
+    }
+
     /// Ends every connection in order.
     pub fn stop(&mut self) {
-        for (mut peer, _) in self.peers.drain(..) {
-            peer.end(Ended::Stopped);
-            self.past.absorb(&peer.lane.counts());
+        while !self.peers.is_empty() {
+            self.end(0, Ended::Stopped);
         }
+        // What came since the last look is in a number too.
+        for unheard in &mut self.unheard {
+            unheard.hand_over(&mut self.room.read, &mut self.past);
+        }
+    }
+
+    /// Ends one connection; returns its address and bus.
+    fn end(&mut self, index: usize, ended: Ended) -> (SocketAddr, usize) {
+        let (mut peer, _) = self.peers.swap_remove(index);
+        let socket = peer.end(ended);
+        self.past.absorb(&peer.lane.counts());
+        let is_last = !self.peers.iter().any(|(other, _)| other.bus == peer.bus && other.lane.is_agreed());
+        if is_last
+            && let Some(unheard) = self.unheard.get_mut(peer.bus)
+            && peer.lane.is_agreed()
+        {
+            unheard.take_back(clock::now(), socket);
+        }
+        let count = match ended {
+            Ended::Stopped | Ended::Lane(_) => None,
+            Ended::Link(_) => Some(Count::Lost),
+            Ended::TooMany => Some(Count::RefusedFull),
+            Ended::Displaced => Some(Count::Displaced),
+        };
+        if let Some(count) = count {
+            self.past.add(count, 1);
+        }
+        if let Some(caller) = &mut self.caller {
+            caller.session_ended(peer.lane.is_agreed());
+            self.hung_up = true;
+        }
+        (peer.address, peer.bus)
     }
 
     /// Waits for a socket or a time, and notes who is ready; returns how long at most it waited.
@@ -197,7 +256,7 @@ impl Tunnel {
         let now = clock::now();
         let idle = (self.max_age() / 4).max(SHORTEST_IDLE);
         let due = self.peers.iter().filter_map(|(peer, _)| peer.due(now)).min();
-        let wait = due.unwrap_or(idle).min(idle).min(wait).min(TURN);
+        let wait = due.unwrap_or(idle).min(idle).min(wait).min(TURN).min(self.due_unheard());
         let mut fds = heapless::Vec::<PollFd<'_>, POLLED>::new();
         // Room for all of them by the two limits; one that had none would be served a turn later.
         for door in &self.doors {
@@ -224,7 +283,8 @@ impl Tunnel {
         wait
     }
 
-    fn serve(&mut self, now: Instant, stalled: bool, state: StateName, news: &mut dyn FnMut(News)) {
+    fn serve(&mut self, times: (Instant, Instant), state: StateName, news: &mut dyn FnMut(News)) {
+        let mut agreed = self.agreed();
         let mut index = 0;
         while let Some((peer, record)) = self.peers.get_mut(index) {
             let way = match (&mut self.guard, record) {
@@ -233,20 +293,34 @@ impl Tunnel {
                 }
                 _ => None,
             };
-            match peer.serve(now, stalled, &self.settings, way, &mut self.room, news) {
+            let (Some(bus), Some(unheard)) =
+                (self.settings.buses.get(peer.bus), self.unheard.get_mut(peer.bus))
+            else {
+                return;
+            };
+            let was_agreed = peer.lane.is_agreed();
+            let mut common = Common { room: &mut self.room, unheard, counts: &mut self.past };
+            let mut result = peer.serve(times, bus, way, &mut common, news);
+            if !was_agreed && peer.lane.is_agreed() {
+                agreed += 1;
+                if agreed > TUNNEL_PEERS && result.is_ok() {
+                    result = Err(Ended::TooMany);
+                }
+            }
+            match result {
                 Ok(()) => index += 1,
                 Err(ended) => {
-                    let (mut peer, _) = self.peers.swap_remove(index);
-                    peer.end(ended);
-                    self.past.absorb(&peer.lane.counts());
-                    news(News { peer: Some(peer.address), bus: peer.bus, what: What::Ended(ended) });
-                    if let Some(caller) = &mut self.caller {
-                        caller.session_ended(peer.lane.is_agreed());
-                        self.hung_up = true;
-                    }
+                    agreed -= usize::from(peer.lane.is_agreed());
+                    let (address, bus) = self.end(index, ended);
+                    news(News { peer: Some(address), bus, what: What::Ended(ended) });
                 }
             }
         }
+    }
+
+    /// Peers with an agreed version.
+    fn agreed(&self) -> usize {
+        self.peers.iter().filter(|(peer, _)| peer.lane.is_agreed()).count()
     }
 
     fn accept(&mut self, now: Instant, news: &mut dyn FnMut(News)) {
@@ -255,21 +329,32 @@ impl Tunnel {
                 let Some(door) = self.doors.get(index) else { break };
                 let Some((link, address)) = door.listener.accept(Duration::ZERO) else { break };
                 let bus = door.bus;
-                let refused = if !door.allow.permits(address.ip()) {
-                    Some((What::NotAllowed, Count::RefusedAddress))
-                } else if self.peers.len() >= TUNNEL_PEERS {
-                    Some((What::TooMany, Count::RefusedFull))
-                } else {
-                    None
-                };
-                if let Some((what, count)) = refused {
-                    self.past.add(count, 1);
+                if !door.allow.permits(address.ip()) {
+                    self.past.add(Count::RefusedAddress, 1);
                     link.reset_on_close();
-                    news(News { peer: Some(address), bus, what });
+                    news(News { peer: Some(address), bus, what: What::NotAllowed });
                     continue;
                 }
+                if self.agreed() >= TUNNEL_PEERS {
+                    self.past.add(Count::RefusedFull, 1);
+                    link.reset_on_close();
+                    news(News { peer: Some(address), bus, what: What::Ended(Ended::TooMany) });
+                    continue;
+                }
+                self.make_room(news);
                 self.join(link, address, bus, Role::Server, now, news);
             }
+        }
+    }
+
+    /// Of those that have not agreed to a version the oldest gives way, if there is no room for one more.
+    fn make_room(&mut self, news: &mut dyn FnMut(News)) {
+        let callers = self.peers.iter().enumerate().filter(|(_, (peer, _))| !peer.lane.is_agreed());
+        if callers.clone().count() >= TUNNEL_CALLERS
+            && let Some((oldest, _)) = callers.min_by_key(|(_, (peer, _))| peer.since)
+        {
+            let (address, bus) = self.end(oldest, Ended::Displaced);
+            news(News { peer: Some(address), bus, what: What::Ended(Ended::Displaced) });
         }
     }
 

@@ -9,18 +9,13 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use nix::poll::PollFlags;
 
-use super::{Ended, News, SILENCE, Settings, What};
+use super::bus::{BusSocket, REOPEN, Unheard};
+use super::{Bus, Counts, Ended, News, SILENCE, What};
 use crate::can::Frame;
-use crate::io::canbus::{Batch, OpenCause, Port, PortOptions, RecvError, SendError};
+use crate::io::canbus::{Batch, OpenCause, RecvError, SendError};
 use crate::io::tcp::{LinkError, Read, TcpLink};
 use crate::nodes::tunnel::{Count, Lane, TURN, Way};
 use crate::time::{Duration, Instant};
-
-/// Time between two attempts to open a bus that is not there.
-const REOPEN: Duration = Duration::from_millis(100);
-
-/// Receive buffer on the bus, as the kernel counts it: 2,731 frames, 300 ms of a full 1 Mbit/s bus.
-const RCVBUF: usize = 1 << 20;
 
 /// Segment of a connection that does not say its size: every IPv6 path carries this much (1,280 - 40 - 20 - 12).
 const SMALL_SEGMENT: usize = 1_208;
@@ -30,6 +25,9 @@ const SEGMENT: usize = 32_768;
 
 /// The path may change its segment size; it is asked again after this.
 const SEGMENT_CHECK: Duration = Duration::from_millis(100);
+
+/// How often at least it is asked how much is acknowledged, however large the age limit is: the counters a person sees.
+const UNACKED_CHECK: Duration = Duration::from_millis(100);
 
 /// Rest after a bus that seemed writable and was not: some drivers answer so for as long as their queue is full.
 const FULL_REST: Duration = Duration::from_millis(1);
@@ -57,17 +55,29 @@ impl Room {
     }
 }
 
+/// What a peer shares with the others while it is served.
+pub(super) struct Common<'a> {
+    pub(super) room: &'a mut Room,
+    /// Its bus while nobody listens.
+    pub(super) unheard: &'a mut Unheard,
+    pub(super) counts: &'a mut Counts,
+}
+
 /// One peer.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
     /// Index of its bus.
     pub(super) bus: usize,
+    /// When it connected.
+    pub(super) since: Instant,
     link: TcpLink,
-    port: Option<Port>,
+    socket: Option<BusSocket>,
     reopen_at: Instant,
     /// The last reason why the bus could not be opened, told once.
     told: Option<OpenCause>,
+    /// It was told that the interface is down; the next frame tells that it is back.
+    told_down: bool,
     pub(super) lane: Lane,
     segment_bytes: usize,
     segment_checked_at: Option<Instant>,
@@ -86,8 +96,6 @@ pub(super) struct Peer {
     bus_writable: bool,
     /// The bus seemed writable and was not.
     bus_rests_until: Option<Instant>,
-    /// The kernel's overflow count as last read.
-    overflows: u32,
 }
 
 impl Peer {
@@ -103,10 +111,12 @@ impl Peer {
         Ok(Self {
             address,
             bus,
+            since: now,
             link,
-            port: None,
+            socket: None,
             reopen_at: now,
             told: None,
+            told_down: false,
             lane,
             segment_bytes: SMALL_SEGMENT,
             segment_checked_at: None,
@@ -118,7 +128,6 @@ impl Peer {
             bus_full: false,
             bus_writable: false,
             bus_rests_until: None,
-            overflows: 0,
         })
     }
 
@@ -136,7 +145,7 @@ impl Peer {
 
     /// The bus socket, and what to wait for on it.
     pub(super) fn bus_interest(&self, now: Instant) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        let port = self.port.as_ref()?;
+        let socket = self.socket.as_ref()?;
         let mut flags = PollFlags::empty();
         if self.lane.wants_bus(now) {
             flags |= PollFlags::POLLIN;
@@ -144,7 +153,7 @@ impl Peer {
         if self.bus_full && self.bus_rests_until.is_none() && self.lane.has_for_bus() {
             flags |= PollFlags::POLLOUT;
         }
-        Some((port.as_fd(), flags))
+        Some((socket.as_fd(), flags))
     }
 
     /// Takes what the poll saw, in the order of the two interests.
@@ -153,7 +162,7 @@ impl Peer {
         let link = seen.next().unwrap_or(PollFlags::empty());
         self.link_ready = reads(link) || self.lane.must_read_again();
         self.link_writable = link.contains(PollFlags::POLLOUT);
-        if self.port.is_some() {
+        if self.socket.is_some() {
             let bus = seen.next().unwrap_or(PollFlags::empty());
             self.bus_ready = reads(bus);
             self.bus_writable = bus.contains(PollFlags::POLLOUT);
@@ -173,20 +182,19 @@ impl Peer {
         if let Some(until) = self.bus_rests_until {
             sooner(until);
         }
-        if self.port.is_none() && self.lane.is_agreed() {
+        if self.socket.is_none() && self.lane.is_agreed() {
             sooner(self.reopen_at);
         }
         due
     }
 
-    /// Serves both sockets. `stalled` says that this thread was away for longer than frames may be old.
+    /// Serves both sockets. What is read now may have come as early as `came_at`.
     pub(super) fn serve(
         &mut self,
-        now: Instant,
-        stalled: bool,
-        settings: &Settings,
+        (came_at, now): (Instant, Instant),
+        bus: &Bus,
         mut way: Option<Way<'_>>,
-        room: &mut Room,
+        common: &mut Common<'_>,
         news: &mut dyn FnMut(News),
     ) -> Result<(), Ended> {
         if self.bus_rests_until.is_some_and(|until| until <= now) {
@@ -194,7 +202,7 @@ impl Peer {
             self.bus_full = false;
         }
         if self.link_ready {
-            self.read_link(now, stalled, way.as_mut(), news)?;
+            self.read_link((came_at, now), way.as_mut(), news)?;
         }
         self.lane.handle_timeout(now).map_err(Ended::Lane)?;
         let version = self.lane.transmit();
@@ -204,19 +212,20 @@ impl Peer {
             self.link_full = !self.lane.transmit().is_empty();
         }
         if self.lane.is_agreed() {
-            self.open_bus(now, settings, news);
+            self.open_bus(now, bus, common, news);
             if self.bus_ready {
-                self.read_bus(now, stalled, room, news);
+                self.read_bus((came_at, now), common.room, news);
             }
-            self.write_bus(now, way.as_ref(), room);
-            self.write_link(now, room)?;
-            self.check_age(now, settings)?;
+            self.write_bus(now, way.as_ref(), common.room);
+            self.write_link(now, common.room)?;
+            self.check_age(now, bus.max_age)?;
         }
         Ok(())
     }
 
-    /// The connection ends: what waits is counted, and a connection whose bytes must not arrive any more is cut.
-    pub(super) fn end(&mut self, ended: Ended) {
+    /// The connection ends: what waits is counted, and a connection whose bytes must not arrive any more is cut. The bus
+    /// socket comes back.
+    pub(super) fn end(&mut self, ended: Ended) -> Option<BusSocket> {
         let unacked = self.link.unacknowledged().unwrap_or(usize::MAX);
         self.lane.handle_end(unacked);
         match ended {
@@ -225,12 +234,12 @@ impl Peer {
             // What is still in the kernel must not arrive after the age limit.
             _ => self.link.reset_on_close(),
         }
+        self.socket.take()
     }
 
     fn read_link(
         &mut self,
-        now: Instant,
-        stalled: bool,
+        (came_at, now): (Instant, Instant),
         mut way: Option<&mut Way<'_>>,
         news: &mut dyn FnMut(News),
     ) -> Result<(), Ended> {
@@ -245,7 +254,7 @@ impl Peer {
             };
             self.lane.commit(count);
             let was_agreed = self.lane.is_agreed();
-            let result = self.lane.take(now, stalled, way.as_deref_mut(), &mut |refusal, id| {
+            let result = self.lane.take(now, came_at, way.as_deref_mut(), &mut |refusal, id| {
                 news(News { peer: Some(self.address), bus: self.bus, what: What::Refused(refusal, id) });
             });
             if !was_agreed && self.lane.is_agreed() {
@@ -259,28 +268,15 @@ impl Peer {
         Ok(())
     }
 
-    fn open_bus(&mut self, now: Instant, settings: &Settings, news: &mut dyn FnMut(News)) {
-        if self.port.is_some() || self.reopen_at > now {
+    fn open_bus(&mut self, now: Instant, bus: &Bus, common: &mut Common<'_>, news: &mut dyn FnMut(News)) {
+        if self.socket.is_some() || self.reopen_at > now {
             return;
         }
-        let Some(bus) = settings.buses.get(self.bus) else { return };
-        let options = PortOptions {
-            accept: bus.accept.clone(),
-            errors: true,
-            fd: true,
-            rcvbuf: Some(RCVBUF),
-            sndbuf: Some(0),
-            ..PortOptions::default()
-        };
-        let opened = Port::open(&bus.address, &options).or_else(|error| match error.cause {
-            OpenCause::NoFd => Port::open(&bus.address, &PortOptions { fd: false, ..options }),
-            _ => Err(error),
-        });
-        match opened {
-            Ok(port) => {
-                self.port = Some(port);
+        let handed = common.unheard.hand_over(&mut common.room.read, common.counts);
+        match handed.map_or_else(|| BusSocket::open(bus), Ok) {
+            Ok(socket) => {
+                self.socket = Some(socket);
                 self.bus_ready = true;
-                self.overflows = 0;
                 (self.bus_full, self.bus_rests_until) = (false, None);
                 if self.told.take().is_some() {
                     news(News { peer: Some(self.address), bus: self.bus, what: What::BusBack });
@@ -296,33 +292,36 @@ impl Peer {
     }
 
     fn lose_bus(&mut self, now: Instant) {
-        self.port = None;
+        self.socket = None;
         self.reopen_at = now + REOPEN;
     }
 
-    fn read_bus(&mut self, now: Instant, stalled: bool, room: &mut Room, news: &mut dyn FnMut(News)) {
+    fn read_bus(&mut self, (came_at, now): (Instant, Instant), room: &mut Room, news: &mut dyn FnMut(News)) {
         for _ in 0..TURNS {
             if !self.lane.wants_bus(now) {
                 return;
             }
-            let Some(port) = &self.port else { return };
-            match port.recv_many(&mut room.read) {
-                Ok(()) => {}
+            let Some(socket) = &mut self.socket else { return };
+            match socket.read(&mut room.read) {
+                Ok(lost) => self.lane.note(Count::BusOverflow, lost.into()),
                 // Told once per socket; the same socket goes on when the interface is up again.
                 Err(RecvError::Down) => {
+                    self.told_down = true;
                     news(News { peer: Some(self.address), bus: self.bus, what: What::BusDown });
                     continue;
                 }
                 Err(RecvError::Gone | RecvError::Io(_)) => {
+                    self.told_down = false;
                     self.lose_bus(now);
                     return;
                 }
             }
-            let lost = room.read.dropped_total().wrapping_sub(self.overflows);
-            self.overflows = room.read.dropped_total();
-            self.lane.note(Count::BusOverflow, lost.into());
+            if self.told_down && !room.read.frames().is_empty() {
+                self.told_down = false;
+                news(News { peer: Some(self.address), bus: self.bus, what: What::BusBack });
+            }
             for frame in room.read.frames() {
-                if let Some(class) = self.lane.handle_frame(now, stalled, frame) {
+                if let Some(class) = self.lane.handle_frame(now, came_at, frame) {
                     news(News { peer: Some(self.address), bus: self.bus, what: What::BusError(class) });
                 }
             }
@@ -343,11 +342,11 @@ impl Peer {
                 self.bus_full = false;
                 return;
             }
-            let Some(port) = &self.port else {
+            let Some(socket) = &self.socket else {
                 self.lane.handle_dropped(room.frames.len(), Count::NoBus);
                 continue;
             };
-            let (taken, refused) = port.send_many(&room.frames, &mut room.write);
+            let (taken, refused) = socket.write(&room.frames, &mut room.write);
             self.lane.handle_written(taken);
             match refused {
                 None => {}
@@ -398,9 +397,8 @@ impl Peer {
     }
 
     /// Frames in flight that have become too old must not arrive: the connection is cut.
-    fn check_age(&mut self, now: Instant, settings: &Settings) -> Result<(), Ended> {
-        let max_age = settings.buses.get(self.bus).map_or(Duration::ZERO, |bus| bus.max_age);
-        if now.since(self.unacked_checked_at) < max_age / 8 {
+    fn check_age(&mut self, now: Instant, max_age: Duration) -> Result<(), Ended> {
+        if now.since(self.unacked_checked_at) < (max_age / 8).min(UNACKED_CHECK) {
             return Ok(());
         }
         self.unacked_checked_at = now;
