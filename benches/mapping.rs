@@ -219,6 +219,7 @@ fn signal(n: usize, at: usize) -> SignalPlan {
     SignalPlan {
         name: format!("SIGNAL_{n}"),
         codec: codec(u16::try_from(at * 16).unwrap(), 16, Raw::Signed, 0.1),
+        named: false,
         kind: if stick { Kind::Steering } else { Kind::Enable },
         source: Source::Axis(axis),
         toggle: false,

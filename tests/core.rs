@@ -1422,8 +1422,8 @@ fn what_the_operator_asks_for_beyond_the_limits_is_not_sent() {
     let options =
         CoreOptions { settings: quick(), arms_per_minute: 10, counters: Vec::new(), locked_out: None };
     rig.core = ocpcan::safety::core::Core::new(plan, options);
-    // A plain number has no range of its own: 3 fits the bits and not the limits.
-    rig.user[1] = UserValue::Number(3.0);
+    // A hundredth of the range beyond its end is arithmetic of the sender.
+    rig.user[1] = UserValue::Number(2.015);
     rig.arm();
     rig.drive(0.0, 1.0, 0.0);
     let mut modes = 0;
@@ -1438,6 +1438,28 @@ fn what_the_operator_asks_for_beyond_the_limits_is_not_sent() {
         }
     }
     assert!(modes > 0 && Drive::of(&last_drive(&mut rig)).throttle == 50.0);
+}
+
+#[test]
+fn a_number_of_the_user_data_that_its_signal_cannot_say_trips_and_is_not_made_one_that_it_can() {
+    for number in [3.0, 2.03, -0.03, -1.0, 1e300, -1e300] {
+        let mut rig = armed_and_driving(PLAIN, quick());
+        rig.user[1] = UserValue::Number(number);
+        rig.run(30);
+        let cause = rig.core.status().cause.unwrap();
+        assert_eq!((cause.fault, cause.from), (Fault::SourceMissing, StateName::Armed), "{number}");
+    }
+    // Between two named values there is none.
+    for (number, trips) in [(1.5, true), (1.0, false), (1.000_000_1, false), (1.01, true)] {
+        let mut plan = plan::plan(PLAIN);
+        plan.send[1].signals[1].named = true;
+        assert_eq!(plan.send[1].signals[1].name, "MODE");
+        let envelope = ocpcan::safety::envelope::Envelope::new(&plan);
+        let mut readings = ocpcan::signals::source::Readings::default();
+        readings.pad = Some(Pad::NEUTRAL);
+        readings.user[1] = UserValue::Number(number);
+        assert_eq!(envelope.source_missing(&readings), trips, "{number}");
+    }
 }
 
 #[test]

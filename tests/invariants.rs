@@ -288,6 +288,10 @@ impl Trace {
                     UserValue::Number(1.0),
                     UserValue::Number(0.5),
                     UserValue::Number(2.0),
+                    UserValue::Number(2.01),
+                    UserValue::Number(3.0),
+                    UserValue::Number(-1.0),
+                    UserValue::Number(1e300),
                 ];
                 let field = usize::try_from(rng.range(0, 3)).unwrap();
                 // The counter has its own knobs.

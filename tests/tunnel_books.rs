@@ -39,7 +39,7 @@ impl Road {
         let BusAddress::Sim(bus) = &address else { panic!("{address}") };
         let hub = Hub::start(bus).unwrap();
         let port = Port::open(&address, &PortOptions::default()).unwrap();
-        let bus = Bus { address, accept: Accept::All, max_age: Duration::from_millis(250) };
+        let bus = Bus { address, accept: Accept::All, fd: true, max_age: Duration::from_millis(250) };
         Self { _hub: hub, port, bus, sent: 0 }
     }
 

@@ -13,7 +13,7 @@ mod story;
 
 use std::path::PathBuf;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use self::observer::Observer;
@@ -116,7 +116,7 @@ impl Demo {
 
     /// Plays the story to its end.
     fn run(mut self, args: &Args) -> Result<u8, Refusal> {
-        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(unavailable)?;
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(unavailable)?;
         let start = clock::now();
         let end = start + Duration::from_secs(args.seconds);
         let mut story = Story::new(&self.config, start, end, self.hub.is_some());
@@ -146,13 +146,16 @@ impl Demo {
             screen.show(now, story.headline(), status.as_ref(), &self.ocp.snapshot(), &self.observer);
         }
         screen.end();
-        let ended = self.end();
+        let (ended, is_recorded) = self.end();
         let table = story.table();
         let code = print(&table);
         if code != exit::OK {
             return Ok(code);
         }
-        Ok(u8::from(!story.all_answered() || panicked || !ended))
+        if !story.all_answered() || panicked || !ended {
+            return Ok(1);
+        }
+        Ok(if is_recorded { exit::OK } else { exit::IO })
     }
 
     /// Carries out one beat of the story.
@@ -175,22 +178,23 @@ impl Demo {
         }
     }
 
-    /// Ends the gateway as SIGTERM does, then the simulators. Whether it ended in time.
-    fn end(mut self) -> bool {
+    /// Ends the gateway as SIGTERM does, then the simulators. Whether it ended in time, and whether the recording is whole.
+    fn end(mut self) -> (bool, bool) {
         self.gateway.shared.request_stop();
         let until = clock::now() + END_LIMIT;
         while !self.gateway.all_ended() && clock::now() < until {
             let _ = self.gateway.events.wait(TURN);
             self.observer.collect();
         }
-        if let Some(error) = self.observer.end_recording() {
+        let recording = self.observer.end_recording();
+        if let Some(error) = &recording {
             complain(&format!("the recording is not complete: {error}"));
         }
         let ended = self.gateway.all_ended();
         // The simulators end after the gateway, so that its last frames have someone to obey them.
         let stopped = self.ocp.stop().is_ok();
         self.vehicle.stop();
-        ended && stopped
+        (ended && stopped, recording.is_none())
     }
 }
 

@@ -9,7 +9,9 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{
+    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
+};
 use signal_hook::iterator::Signals;
 
 use super::safe_stop::last_counters;
@@ -78,6 +80,13 @@ pub(super) fn run(args: &Args) -> u8 {
     main.run(args.listen)
 }
 
+/// Signals that end the gateway in order, with its stop profile and safe frames: asked for by a person or a supervisor
+/// (SIGTERM, SIGINT, SIGQUIT), the terminal or the SSH session has gone (SIGHUP), the limit of processor time is near (SIGXCPU).
+const ENDING: [i32; 5] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGXCPU];
+
+/// Signals that would end the process without a safe frame, sent by mistake: told and ignored.
+const IGNORED: [i32; 6] = [SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXFSZ];
+
 /// The main thread.
 struct Main {
     config: Config,
@@ -89,6 +98,9 @@ struct Main {
     /// What was told about arming in this state, and when: two conditions that alternate must not fill the log.
     told: Vec<(&'static str, Instant)>,
     said_ready: bool,
+    /// The end was asked for, and whether by a person or a supervisor.
+    stopping: bool,
+    asked: bool,
     /// News of the tunnels' peers that are told: the counters have them all.
     news: Allowance,
 }
@@ -108,7 +120,7 @@ impl Main {
             }
         }
         let runtime = match RuntimeDirectory::open() {
-            Ok(directory) => Some(directory),
+            Ok(directory) => Some(directory.of(config.plan.interfaces())),
             Err(error) => {
                 log.line(format_args!(
                     "warning: no runtime directory ({error}): counters and lockout do not survive"
@@ -133,13 +145,15 @@ impl Main {
             last_state: None,
             told: Vec::new(),
             said_ready: false,
+            stopping: false,
+            asked: false,
             news: Allowance::new(REFUSALS_PER_S),
         })
     }
 
     /// Starts the threads and stays until they have ended.
     fn run(&mut self, listen_only: bool) -> u8 {
-        let mut signals = match Signals::new([SIGTERM, SIGINT, SIGUSR1]) {
+        let mut signals = match Signals::new(ENDING.into_iter().chain(IGNORED).chain([SIGUSR1])) {
             Ok(signals) => signals,
             Err(error) => {
                 complain(&format!("cannot listen for signals: {error}"));
@@ -150,10 +164,10 @@ impl Main {
         let lockout = self.runtime.as_ref().and_then(RuntimeDirectory::lockout);
         // The marker holds the fault's name; one that cannot be read locks out all the same.
         let locked_out = lockout.as_ref().map(|name| Fault::from_name(name).unwrap_or(Fault::TooManyArms));
-        if let Some(fault) = locked_out {
+        if let Some(name) = &lockout {
+            let why = Fault::from_name(name).map_or("its marker says no cause that can be read", Fault::text);
             self.log.line(format_args!(
-                "LOCKOUT of the last run still holds: {}; stop and start the gateway to acknowledge it",
-                fault.text()
+                "LOCKOUT of the last run still holds: {why}; stop and start the gateway to acknowledge it"
             ));
         }
         let options = GatewayOptions {
@@ -199,7 +213,7 @@ impl Main {
         if gateway.shared.panicked() {
             code = exit::SOFTWARE;
         }
-        self.end(gateway, code)
+        self.end(gateway, code, listen_only)
     }
 
     /// The file that `safe-stop` reads, where there can be one.
@@ -222,12 +236,26 @@ impl Main {
         Some(kept)
     }
 
-    fn take_signal(&self, signal: i32, gateway: &Gateway) {
+    fn take_signal(&mut self, signal: i32, gateway: &Gateway) {
         if signal == SIGUSR1 {
             self.tell_counters(gateway);
             return;
         }
-        self.log.line(format_args!("signal {signal}: stopping"));
+        let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+        if IGNORED.contains(&signal) {
+            self.log.line(format_args!("{name}: ignored"));
+            return;
+        }
+        // Asked for twice by a person, it ends at once. What the system adds by itself (a terminal that closes sends SIGHUP
+        // beside SIGINT, systemd may send it beside SIGTERM) is no second request.
+        let is_asked = matches!(signal, SIGTERM | SIGINT | SIGQUIT);
+        let is_new = if is_asked { self.asked || !self.stopping } else { !self.stopping };
+        self.asked |= is_asked;
+        self.stopping = true;
+        if !is_new {
+            return;
+        }
+        self.log.line(format_args!("{name}: stopping"));
         notify::stopping();
         gateway.shared.request_stop();
     }
@@ -366,7 +394,7 @@ impl Main {
     }
 
     /// Waits for the threads and says goodbye.
-    fn end(&self, gateway: Gateway, code: u8) -> u8 {
+    fn end(&self, gateway: Gateway, code: u8, listen_only: bool) -> u8 {
         let until = clock::now() + JOIN_LIMIT;
         while !gateway.all_ended() && clock::now() < until {
             std::thread::sleep(Duration::from_millis(5));
@@ -376,9 +404,10 @@ impl Main {
             gateway.join();
         }
         if code == exit::OK
+            && !listen_only
             && let Some(runtime) = &self.runtime
         {
-            // Stopped by a person: that is the acknowledgement (a crash leaves the marker).
+            // Stopped by a person: that is the acknowledgement (a crash leaves the marker). A look without driving is none.
             let _ = runtime.clear_lockout();
         }
         self.log.line(format_args!("ended, exit {code}"));

@@ -122,14 +122,17 @@ fn send_cycle(config: &Config, ports: &[Option<Port>]) -> (u32, u32) {
     (sent, echoed)
 }
 
+/// Where the gateway of these buses left its counters.
+fn runtime(config: &Config) -> Option<RuntimeDirectory> {
+    RuntimeDirectory::open().ok().map(|directory| directory.of(config.plan.interfaces()))
+}
+
 /// The gateway that starts next goes on from here.
 fn keep_counters(config: &Config, last: &[Option<u32>]) {
     if last.iter().all(Option::is_none) {
         return;
     }
-    let Some(file) =
-        RuntimeDirectory::open().ok().and_then(|directory| LastCounters::create(&directory).ok())
-    else {
+    let Some(file) = runtime(config).and_then(|directory| LastCounters::create(&directory).ok()) else {
         return;
     };
     for (slot, (send, counter)) in config.plan.send.iter().zip(last).enumerate() {
@@ -161,7 +164,7 @@ fn await_echoes(tx: &mut Transmitter, ports: &[Option<Port>]) -> u32 {
 
 /// Where the dead gateway's counters stood, plus one; zero where nothing is known.
 pub(super) fn last_counters(config: &Config) -> Vec<u32> {
-    let left = RuntimeDirectory::open().ok().and_then(|directory| LastCounters::open(&directory).ok());
+    let left = runtime(config).and_then(|directory| LastCounters::open(&directory).ok());
     config
         .plan
         .send

@@ -88,11 +88,20 @@ pub(super) fn run(args: &Args) -> u8 {
         complain(&text);
         return exit::UNAVAILABLE;
     }
+    if u64::from(args.coalesce_us) * 4 > u64::from(args.max_age_ms) * 1_000 {
+        complain(&format!(
+            "--coalesce-us {} is more than a quarter of --max-age-ms {}: frames would grow too old while they wait for \
+             others",
+            args.coalesce_us, args.max_age_ms
+        ));
+        return exit::USAGE;
+    }
     let accept = if args.filter.is_empty() { Accept::All } else { Accept::Masked(args.filter.clone()) };
     let settings = Settings {
         buses: vec![Bus {
             address: args.bus.clone(),
             accept,
+            fd: true,
             max_age: Duration::from_millis(args.max_age_ms.into()),
         }],
         coalesce: Duration::from_micros(args.coalesce_us.into()),

@@ -64,6 +64,7 @@ pub(super) fn signal(
     Some(SignalPlan {
         name: about.name.clone(),
         codec: about.codec,
+        named: !about.names.is_empty(),
         kind,
         source: origin.source,
         toggle,

@@ -34,9 +34,14 @@ const COUNTERS: &str = "counters";
 const REASON: usize = 200;
 
 /// The directory for what must survive a restart of the process but not of the machine.
+///
+/// A lockout and counters belong to the machine behind certain buses, not to whatever else runs on this computer: their
+/// files carry the buses' names (see [`RuntimeDirectory::of`]).
 #[derive(Clone, Debug)]
 pub struct RuntimeDirectory {
     path: PathBuf,
+    /// What the names of the files of this gateway end with.
+    ending: String,
 }
 
 impl RuntimeDirectory {
@@ -79,7 +84,19 @@ impl RuntimeDirectory {
             ));
         }
         nix::unistd::access(&path, nix::unistd::AccessFlags::W_OK).map_err(|e| named(e.into()))?;
-        Ok(Self { path })
+        Ok(Self { path, ending: String::new() })
+    }
+
+    /// The same directory, for the gateway that drives these buses.
+    #[must_use]
+    pub fn of<'a>(self, buses: impl IntoIterator<Item = &'a str>) -> Self {
+        // No name of an interface holds a slash, and none of a built-in bus.
+        let ending = buses.into_iter().map(|bus| bus.replace('/', "_")).collect::<Vec<_>>().join("+");
+        Self { ending: format!("-{ending}"), ..self }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path.join(format!("{name}{}", self.ending))
     }
 
     /// Where it is.
@@ -93,13 +110,13 @@ impl RuntimeDirectory {
     /// # Errors
     /// The error of the file system (full, read-only).
     pub fn set_lockout(&self, reason: &str) -> io::Result<()> {
-        self.put(LOCKOUT, reason)
+        self.put(&format!("{LOCKOUT}{}", self.ending), reason)
     }
 
     /// The reason of the lockout that an earlier process left. A marker that cannot be read counts as one.
     #[must_use]
     pub fn lockout(&self) -> Option<String> {
-        match fs::read(self.path.join(LOCKOUT)) {
+        match fs::read(self.file(LOCKOUT)) {
             Ok(bytes) => {
                 let text = String::from_utf8_lossy(&bytes);
                 Some(text.chars().filter(|c| !c.is_control()).take(REASON).collect())
@@ -114,7 +131,7 @@ impl RuntimeDirectory {
     /// # Errors
     /// The error of the file system; the lockout stays.
     pub fn clear_lockout(&self) -> io::Result<()> {
-        match fs::remove_file(self.path.join(LOCKOUT)) {
+        match fs::remove_file(self.file(LOCKOUT)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),
         }
@@ -233,7 +250,7 @@ impl LastCounters {
     /// # Errors
     /// The error of the file system.
     pub fn create(directory: &RuntimeDirectory) -> io::Result<Self> {
-        let path = directory.path.join(COUNTERS);
+        let path = directory.file(COUNTERS);
         // A new file instead of a truncated one: a reader may have the old one mapped, and must not die of it.
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -251,7 +268,7 @@ impl LastCounters {
     /// # Errors
     /// The error of the file system: no such file, or too short.
     pub fn open(directory: &RuntimeDirectory) -> io::Result<Self> {
-        let file = fs::File::open(directory.path.join(COUNTERS))?;
+        let file = fs::File::open(directory.file(COUNTERS))?;
         let words = SharedWords::map(file.as_fd(), limits::OUT_MESSAGES, false)?;
         Ok(Self { words })
     }
@@ -330,6 +347,21 @@ mod tests {
         assert!(directory.lockout().is_some());
         directory.request_bus_restart(&"can0".parse().unwrap()).unwrap();
         assert!(scratch.0.join("restart-can0").exists());
+    }
+
+    #[test]
+    fn what_one_gateway_leaves_is_no_other_gateways() {
+        let scratch = Scratch::new("two");
+        let of = |buses: &[&str]| RuntimeDirectory::at(scratch.0.clone()).unwrap().of(buses.iter().copied());
+        let (here, there) = (of(&["can0"]), of(&["can0", "sim:other"]));
+        here.set_lockout("foreign_writer").unwrap();
+        assert_eq!(there.lockout(), None);
+        there.clear_lockout().unwrap();
+        assert_eq!(of(&["can0"]).lockout().as_deref(), Some("foreign_writer"));
+        let id = Id::standard(0x101).unwrap();
+        LastCounters::create(&here).unwrap().record(0, 0, id, 7);
+        LastCounters::create(&there).unwrap().record(0, 0, id, 9);
+        assert_eq!(LastCounters::open(&here).unwrap().recall(0, id), Some(7));
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub enum LaneEnd {
     Struck,
     /// What is in flight has become too old to arrive.
     TooOld,
+    /// A message began and its end does not come.
+    Half,
 }
 
 impl fmt::Display for LaneEnd {
@@ -58,6 +60,7 @@ impl fmt::Display for LaneEnd {
         match self {
             Self::Session(error) => error.fmt(f),
             Self::Struck => f.write_str("three frames with an id that only the gateway may send"),
+            Self::Half => f.write_str("half a message, and the rest does not come"),
             Self::TooOld => f.write_str(
                 "frames on their way grew older than the age limit (a slow or broken network; a larger limit allows it)",
             ),
@@ -91,6 +94,8 @@ pub struct Lane {
     bus_held: Hold,
     /// Since when the peer is not read because the queue to the bus is full.
     peer_held: Hold,
+    /// Since when the front of a message is here and its end is not.
+    half_since: Option<Instant>,
     counts: Counts,
 }
 
@@ -132,6 +137,7 @@ impl Lane {
             to_bus: FrameQueue::new(TUNNEL_QUEUE),
             bus_held: Hold::default(),
             peer_held: Hold::default(),
+            half_since: None,
             counts: Counts::default(),
         }
     }
@@ -196,6 +202,8 @@ impl Lane {
         mut way: Option<&mut Way<'_>>,
         refused: &mut dyn FnMut(Refusal, Id),
     ) -> Result<(), LaneEnd> {
+        // A frame is as old as its first byte.
+        let mut began_at = self.half_since.take();
         loop {
             let agreed = self.is_agreed();
             let frame = match self.session.poll_event() {
@@ -215,6 +223,7 @@ impl Lane {
                     return Err(LaneEnd::Session(error));
                 }
             };
+            let began_at = began_at.take().unwrap_or(came_at);
             self.counts.add(Count::FromPeer, 1);
             if let Some(way) = way.as_deref_mut()
                 && let Err(refusal) = way.injection.admit(now, way.state, way.record, &frame)
@@ -227,7 +236,10 @@ impl Lane {
                 }
                 continue;
             }
-            self.to_bus.push(&frame, came_at);
+            self.to_bus.push(&frame, began_at);
+        }
+        if self.session.is_partial() {
+            self.half_since = Some(began_at.unwrap_or(came_at));
         }
         self.peer_held.note(now, self.to_bus.room() < READ_ROOM);
         Ok(())
@@ -352,12 +364,21 @@ impl Lane {
     /// Looks at the clock.
     ///
     /// # Errors
-    /// [`LaneEnd::Session`]: no version was agreed in time.
+    /// [`LaneEnd::Session`]: no version was agreed in time. [`LaneEnd::Half`]: a message began and does not end.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), LaneEnd> {
+        if self.is_agreed() && self.half_until().is_some_and(|until| until <= now) {
+            self.counts.add(Count::Torn, 1);
+            return Err(LaneEnd::Half);
+        }
         self.session.handle_timeout(now).map_err(|error| {
             self.counts.add(Count::Handshakes, 1);
             LaneEnd::Session(error)
         })
+    }
+
+    /// Until when the rest of a message may come: its frame would be too old by far.
+    fn half_until(&self) -> Option<Instant> {
+        Some(self.half_since? + self.settings.max_age.max(self.settings.handshake))
     }
 
     /// How long nothing is due here, if nothing arrives.
@@ -373,6 +394,8 @@ impl Lane {
             Some((since + self.settings.max_age / 8).since(now)).filter(|left| !left.is_zero())
         };
         let coalesce = self.coalesces_until(now).map(|until| until.since(now));
+        let half = self.half_until().map(|at| at.since(now));
+        let handshake = soonest(handshake, half);
         let flight = self.to_peer.has_unacked().then(|| self.settings.max_age / 8);
         soonest(
             soonest(handshake, flight),
@@ -528,8 +551,8 @@ mod tests {
             lane.handle_frame(at(n), at(n), &frame(0x100));
             assert!(send(&mut lane, at(n), 0) > 0, "the newest is always offered");
         }
-        // Half of the limit: the rest of it is for the thread, the network and the other end.
-        assert!(lane.counts().get(Count::ToPeerAged) >= 870, "{:?}", lane.counts());
+        // All but the last 156 ms: the rest of the limit is for the thread, the network and the other end.
+        assert!(lane.counts().get(Count::ToPeerAged) >= 840, "{:?}", lane.counts());
         assert_eq!(send(&mut lane, at(2_000), usize::MAX), 0);
         assert_adds_up(&lane);
     }
@@ -590,6 +613,30 @@ mod tests {
             let aged = (lane.counts().get(Count::ToPeerAged), lane.counts().get(Count::ToBusAged));
             assert_eq!(aged, if passes { (0, 0) } else { (1, 1) });
             assert_adds_up(&lane);
+        }
+    }
+
+    #[test]
+    fn a_frame_is_as_old_as_its_first_byte_and_half_a_message_ends_the_connection() {
+        let mut out = heapless::Vec::new();
+        for size in [1, 2, 9, 17] {
+            let mut lane = agreed(SETTINGS);
+            let bytes = message(&frame(0x200));
+            receive(&mut lane, at(0), None, &bytes[..size]).unwrap();
+            // The rest in two pieces, and a whole frame behind it.
+            receive(&mut lane, at(100), None, &bytes[size..17.max(size)]).unwrap();
+            receive(&mut lane, at(200), None, &[&bytes[17.max(size)..], &message(&frame(0x201))].concat())
+                .unwrap();
+            lane.for_bus(at(200), None, &mut out);
+            assert_eq!(out.as_slice(), [frame(0x201)], "{size}");
+            assert_eq!(lane.counts().get(Count::ToBusAged), 1);
+            assert_adds_up(&lane);
+
+            let mut lane = agreed(SETTINGS);
+            receive(&mut lane, at(1_000), None, &bytes[..size]).unwrap();
+            assert_eq!(lane.poll_timeout(at(1_000)), Some(SETTINGS.handshake));
+            lane.handle_timeout(at(5_999)).unwrap();
+            assert_eq!(lane.handle_timeout(at(6_000)), Err(LaneEnd::Half));
         }
     }
 

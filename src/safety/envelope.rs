@@ -6,11 +6,16 @@
 use super::settings::{NEUTRAL_STICK, NEUTRAL_TRIGGER};
 use crate::signals::plan::{Kind, Plan, SignalPlan, StopProfile};
 use crate::signals::source::{Reading, Readings, Source};
+use crate::signals::transform::Shape;
 use crate::time::Duration;
 
 /// A brake pressed by more than this share of its span cuts the throttle. The same distance from rest as a trigger
 /// that is not neutral.
 const BRAKE_PRESSED: f64 = NEUTRAL_TRIGGER;
+
+/// A number of the user data may lie beyond its range by this share of it, and then counts as the end: arithmetic of the
+/// sender. The same share as an axis may (SAFETY row 36).
+const BEYOND: f64 = 0.01;
 
 /// Longest time that one step may move a slew-limited value: a watchdog that was held up must not make up for it.
 const STEP_MAX: Duration = Duration::from_millis(50);
@@ -192,7 +197,7 @@ impl Envelope {
         self.mapped().any(|(plan, source)| match source.read(readings) {
             Reading::Invalid => true,
             Reading::Missing => plan.kind != Kind::Other && matches!(source, Source::User(_)),
-            reading => plan.select.is_empty() && !plan.toggle && plan.transform.apply(reading).is_none(),
+            _ => plan.select.is_empty() && !plan.toggle && wanted(plan, source, readings).is_none(),
         })
     }
 
@@ -263,8 +268,33 @@ fn asked(plan: &SignalPlan, memory: &Memory, readings: &Readings) -> Option<f64>
     } else if plan.toggle {
         plan.transform.apply(Reading::Bool(memory.on))
     } else {
-        plan.transform.apply(plan.source.read(readings))
+        wanted(plan, plan.source, readings)
     }
+}
+
+/// What a source asks for, in the signal's unit. `None` for what is no value of this signal: it trips, and is never made
+/// one by clamping or rounding. A stick that is calibrated (`range`) may go beyond its ends; a number of the user data is
+/// somebody's statement, and beyond them it is a mistake.
+fn wanted(plan: &SignalPlan, source: Source, readings: &Readings) -> Option<f64> {
+    let reading = source.read(readings);
+    if let (Source::User(_), Reading::Number(number)) = (source, reading) {
+        let (low, high) = match plan.transform.shape {
+            Shape::Direct => (plan.min, plan.max),
+            Shape::Centred { low, high, .. } | Shape::OneSided { low, high } => {
+                (low.min(high), low.max(high))
+            }
+            // Takes 0 and 1 and nothing else.
+            Shape::Switch { .. } => (0.0, 1.0),
+        };
+        let slack = BEYOND * (high - low);
+        if !(low - slack..=high + slack).contains(&number) {
+            return None;
+        }
+        if plan.named && !plan.codec.is_whole(number) {
+            return None;
+        }
+    }
+    plan.transform.apply(reading)
 }
 
 /// One step towards the target, no faster than the limits.

@@ -135,6 +135,17 @@ impl Codec {
         if a <= b { (a, b) } else { (b, a) }
     }
 
+    /// Whether the scaling can say this value as it is, without rounding it to the next raw value; a millionth of a step
+    /// is arithmetic. A float says everything.
+    #[must_use]
+    pub fn is_whole(&self, value: f64) -> bool {
+        self.raw == Raw::Float
+            || self.unscaled(value).is_ok_and(|raw| {
+                let exact = (value - self.offset) / self.factor;
+                (exact - raw).abs() <= 1e-6
+            })
+    }
+
     /// Writes a physical value: to the nearest raw value, halves to the even one (as Python's `round`, which
     /// cantools uses). Bits of other signals stay as they are.
     ///

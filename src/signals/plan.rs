@@ -146,6 +146,8 @@ pub struct SignalPlan {
     pub name: String,
     /// Its place and scale.
     pub codec: Codec,
+    /// The DBC gives its values names: a number between two of them is no value.
+    pub named: bool,
     /// What it is for.
     pub kind: Kind,
     /// Where its value comes from.
@@ -249,6 +251,13 @@ impl UserField {
     #[must_use]
     pub fn dotted(&self) -> String {
         self.path.join(".")
+    }
+}
+
+impl Plan {
+    /// The interfaces of all buses, in their order.
+    pub fn interfaces(&self) -> impl Iterator<Item = &str> {
+        self.buses.iter().map(|bus| bus.interface.as_str())
     }
 }
 

@@ -105,8 +105,13 @@ impl Gateway {
         );
         let node = WatchdogNode::new(core);
         let tunnels = config.tunnels.iter().filter_map(|tunnel| {
-            let interface = &config.plan.buses.get(tunnel.bus)?.interface;
-            Some((tunnel.clone(), interface.parse().ok()?, node.own_ids(tunnel.bus).collect()))
+            let bus = config.plan.buses.get(tunnel.bus)?;
+            Some(tcpcan::Place {
+                plan: tunnel.clone(),
+                bus: bus.interface.parse().ok()?,
+                fd: bus.fd,
+                own: node.own_ids(tunnel.bus).collect(),
+            })
         });
         let tcpcan = tcpcan::Ends { tunnels: tunnels.collect(), news: news_tx, shared: Arc::clone(&shared) };
         let form = match config.ocp.user_data {

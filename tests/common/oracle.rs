@@ -308,8 +308,18 @@ impl Oracle {
         if let Some(told) = &stream.told {
             check(told.latency_ms > settings.latency_stop.as_secs_f64() * 1e3, "latency");
             check(told.pad.is_none(), "no gamepad");
-            let invalid = told.user[..2].iter().any(|value| matches!(value, UserValue::Invalid));
-            check(invalid, "an unusable value");
+            let lights = match told.user[0] {
+                UserValue::Invalid => false,
+                UserValue::Number(n) => n == 0.0 || n == 1.0,
+                UserValue::Missing | UserValue::Bool(_) => true,
+            };
+            let mode = match told.user[1] {
+                UserValue::Invalid => false,
+                // 0 to 2, and a hundredth of that beyond.
+                UserValue::Number(n) => (-0.02..=2.02).contains(&n),
+                UserValue::Missing | UserValue::Bool(_) => true,
+            };
+            check(!lights || !mode, "an unusable value");
             let on = matches!(told.user[3], UserValue::Bool(true) | UserValue::Number(1.0));
             check(self.options.permit && !on, "a required switch is off");
         }

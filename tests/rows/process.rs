@@ -126,7 +126,8 @@ fn row_75_after_sigstop_the_first_frame_is_safe() {
 #[test]
 fn row_86_sigterm_runs_the_stop_profile_and_ends_with_safe_frames() {
     let mut service = Service::start();
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+    // The last two: the terminal has gone, and the kernel warns of too much processor time.
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGXCPU] {
         let from = service.drive();
         service.signal(signal);
         let status = service.child.wait().unwrap();
@@ -136,6 +137,34 @@ fn row_86_sigterm_runs_the_stop_profile_and_ends_with_safe_frames() {
         service.road.expect_running_counter();
         service.restart();
     }
+}
+
+#[test]
+fn row_86_a_stray_signal_does_not_end_it_and_a_hangup_does_not_cut_the_stop_short() {
+    let mut service = Service::start();
+    let from = service.drive();
+    for signal in
+        [Signal::SIGUSR2, Signal::SIGALRM, Signal::SIGVTALRM, Signal::SIGPROF, Signal::SIGIO, Signal::SIGXFSZ]
+    {
+        service.signal(signal);
+    }
+    service.road.wait_count(from + 25);
+    assert!(service.child.try_wait().unwrap().is_none());
+    // Fast enough that the stop profile takes its time.
+    let speed = || {
+        let data = service.ocp.snapshot().last_response.and_then(|response| response.user_data);
+        data.and_then(|data| data.get("speed_kph")?.as_f64()).unwrap_or(0.0)
+    };
+    wait_for(|| speed() > 5.0, "the vehicle moves");
+    let from = service.road.count();
+    service.signal(Signal::SIGTERM);
+    service.signal(Signal::SIGHUP);
+    assert_eq!(service.child.wait().unwrap().code(), Some(0));
+    service.quiet();
+    service.road.expect_safe_after_to_the_end(from, 3);
+    // The stop profile ran: the brake came by its ramp, which takes longer than an end at once.
+    let stopping = service.road.sent().iter().skip(from).filter(|drive| drive.is_safe()).count();
+    assert!(stopping >= 10, "{stopping} safe frames");
 }
 
 #[test]

@@ -445,6 +445,13 @@ impl Rig {
         panic!("the host was too slow five times");
     }
 
+    /// It does not drive any more although nothing was done to it: only a slow host explains that.
+    pub fn expect_trip_of_the_host(&mut self) {
+        let cause = self.status().cause.unwrap();
+        assert!(OF_THE_HOST.contains(&cause.fault), "{cause:?}");
+        eprintln!("the host's own trip, once more: {cause:?}");
+    }
+
     /// As [`Rig::trip`] on a bus that works: safe frames follow although the stick stays where it is, and no arming.
     pub fn expect_trip(&mut self, fault: Fault, harm: impl Fn(&Self)) {
         let from = self.trip(fault, harm, |_| ());

@@ -39,7 +39,9 @@ impl Screen {
     pub(super) fn new(start: Instant) -> Self {
         Self {
             start,
-            is_terminal: std::io::stdout().is_terminal(),
+            // A dumb terminal takes no picture.
+            is_terminal: std::io::stdout().is_terminal()
+                && std::env::var_os("TERM").is_none_or(|t| t != "dumb"),
             drawn: 0,
             shown_at: None,
             said: VecDeque::new(),

@@ -121,6 +121,7 @@ pub fn signal(name: &str, place: Codec, source: Source, transform: Transform, ma
     SignalPlan {
         name: name.to_owned(),
         codec: place,
+        named: false,
         kind: Kind::Other,
         source,
         toggle: false,

@@ -41,7 +41,7 @@ impl BusSocket {
         let options = PortOptions {
             accept: bus.accept.clone(),
             errors: true,
-            fd: true,
+            fd: bus.fd,
             rcvbuf: Some(RCVBUF),
             sndbuf: Some(0),
             ..PortOptions::default()

@@ -16,7 +16,7 @@ use nix::sys::time::TimeSpec;
 
 use self::bus::{Opened, Unheard};
 use self::peer::{Common, Peer, Room};
-pub(super) use self::service::{Ends, run};
+pub(super) use self::service::{Ends, Place, run};
 use crate::io::canbus::{Accept, BusAddress};
 use crate::io::clock;
 use crate::io::tcp::{Connector, LinkError, Listener, Progress, TcpLink};
@@ -64,6 +64,9 @@ pub struct Bus {
     pub address: BusAddress,
     /// Which of its frames the peers get.
     pub accept: Accept,
+    /// Whether CAN FD frames pass, where the interface takes them. A bus of classic controllers would answer one with
+    /// error frames.
+    pub fd: bool,
     /// No frame older than this is handed on.
     pub max_age: Duration,
 }

@@ -25,10 +25,20 @@ const TURN: Duration = Duration::from_millis(100);
 
 /// What the thread can reach.
 pub(in crate::threads) struct Ends {
-    /// The tunnels, with the bus of each and the ids that only the watchdog may send there.
-    pub(in crate::threads) tunnels: Vec<(TunnelPlan, BusAddress, Vec<Id>)>,
+    /// The tunnels.
+    pub(in crate::threads) tunnels: Vec<Place>,
     pub(in crate::threads) news: Tx<News>,
     pub(in crate::threads) shared: Arc<Shared>,
+}
+
+/// One tunnel and what it needs to know of its bus.
+pub(in crate::threads) struct Place {
+    pub(in crate::threads) plan: TunnelPlan,
+    pub(in crate::threads) bus: BusAddress,
+    /// The bus carries CAN FD frames too.
+    pub(in crate::threads) fd: bool,
+    /// The ids that only the watchdog may send there.
+    pub(in crate::threads) own: Vec<Id>,
 }
 
 /// A listener to be.
@@ -44,16 +54,17 @@ pub(in crate::threads) fn run(ends: &Ends) {
     let buses = ends
         .tunnels
         .iter()
-        .map(|(plan, address, _)| Bus {
-            address: address.clone(),
+        .map(|place| Bus {
+            address: place.bus.clone(),
             accept: Accept::All,
-            max_age: plan.max_age,
+            fd: place.fd,
+            max_age: place.plan.max_age,
         })
         .collect();
     let ways = ends
         .tunnels
         .iter()
-        .map(|(plan, _, own)| {
+        .map(|Place { plan, own, .. }| {
             let gate = Gate::new(own, &plan.always, &plan.unless_armed, &plan.diagnostic);
             Injection::new(gate, plan.peer_per_s, plan.total_per_s)
         })
@@ -64,7 +75,7 @@ pub(in crate::threads) fn run(ends: &Ends) {
         .tunnels
         .iter()
         .enumerate()
-        .map(|(index, (plan, ..))| Closed { plan: plan.clone(), index, told: None })
+        .map(|(index, place)| Closed { plan: place.plan.clone(), index, told: None })
         .collect();
     let mut tried_at: Option<Instant> = None;
     while !ends.shared.ended() {
@@ -104,7 +115,7 @@ fn open(door: &mut Closed, tunnel: &mut Tunnel, ends: &Ends) -> bool {
 impl Ends {
     fn tell(&self, news: News) {
         // The log names the gateway's buses; the tunnel counts its own.
-        let bus = self.tunnels.get(news.bus).map_or(news.bus, |(plan, ..)| plan.bus);
+        let bus = self.tunnels.get(news.bus).map_or(news.bus, |place| place.plan.bus);
         self.news.offer(News { bus, ..news });
     }
 }
