@@ -116,6 +116,31 @@ fn load(text: impl AsRef<[u8]>) -> Result<Config, Vec<Problem>> {
     result
 }
 
+/// The example on its description after these changes of the description.
+fn load_on(changes: &[(&str, &str)], text: &str) -> Result<Config, Vec<Problem>> {
+    let mut dbc = EXAMPLE_DBC.to_owned();
+    for (from, to) in changes {
+        assert!(dbc.contains(from), "the case changes nothing: {from}");
+        dbc = dbc.replacen(from, to, 1);
+    }
+    let directory = directory();
+    fs::write(directory.join("example.dbc"), dbc).unwrap();
+    let result = load_in(&directory, text);
+    fs::remove_dir_all(directory).unwrap();
+    result
+}
+
+/// Exactly one problem, at this key, which says all of these and stands in the configuration file.
+fn one_problem(result: Result<Config, Vec<Problem>>, key: &str, says: &[&str]) {
+    let problems = result.err().unwrap_or_else(|| panic!("accepted: {key} {says:?}"));
+    let [problem] = problems.as_slice() else { panic!("{key} {says:?}: {problems:#?}") };
+    assert_eq!(problem.key, key, "{problem}");
+    assert!(problem.file.ends_with("ocpcan.toml") && problem.line.is_some(), "{problem}");
+    for word in says {
+        assert!(problem.reason.contains(word), "{word:?} is not in: {problem}");
+    }
+}
+
 fn good(text: &str) -> Config {
     load(text).unwrap_or_else(|problems| panic!("refused: {problems:#?}\n{text}"))
 }
@@ -406,6 +431,115 @@ fn row_102_a_throttle_is_safe_at_zero_only_and_every_signal_has_a_value() {
             assert!(problems[0].reason.contains("`value = 0`"), "{}", problems[0]);
         }
     }
+}
+
+const THROTTLE_BITS: &str = "THROTTLE_CMD : 16|16@1+ (0.1,0) [0|100]";
+const BRAKE_BITS: &str = "BRAKE_CMD : 32|16@1+ (0.1,0) [0|100]";
+const STEER_BITS: &str = "STEER_ANGLE_CMD : 0|16@1- (0.1,0) [-450|450]";
+
+#[test]
+fn row_102_a_value_that_the_description_would_round_is_refused() {
+    let throttle = "send.DRIVE_CMD.signals.THROTTLE_CMD.safe";
+    let brake = "send.DRIVE_CMD.signals.BRAKE_CMD.safe";
+    #[rustfmt::skip]
+    let cases = [
+        // Raw 1 would go out: throttle 3 as the safe frame.
+        (THROTTLE_BITS, "THROTTLE_CMD : 16|16@1+ (7,-4) [0|100]", throttle, ["the default 0 cannot be sent", "factor 7 and offset -4", "-4 or 3"]),
+        // Raw 0 would go out: no brake.
+        (BRAKE_BITS, "BRAKE_CMD : 32|16@1+ (70,0) [0|100]", brake, ["30 cannot be sent", "factor 70 and offset 0", "0 or 70"]),
+        (BRAKE_BITS, "BRAKE_CMD : 32|16@1+ (1e308,0) [0|1e308]", brake, ["30 cannot be sent", "factor 1e308", "0 or 1e308"]),
+        (BRAKE_BITS, "BRAKE_CMD : 32|1@1+ (100,0) [0|100]", brake, ["30 cannot be sent", "factor 100", "0 or 100"]),
+        (BRAKE_BITS, "BRAKE_CMD : 32|16@1- (-70,5) [0|100]", brake, ["30 cannot be sent", "factor -70 and offset 5", "5 or 75"]),
+        (BRAKE_BITS, "BRAKE_CMD : 32|16@1+ (0.1,0.05) [0|100]", brake, ["30 cannot be sent", "factor 0.1", "29.95 or 30.05"]),
+    ];
+    for (from, to, key, says) in cases {
+        one_problem(load_on(&[(from, to)], EXAMPLE), key, &says);
+    }
+    // Constants, choices and both ends of a switch are values too, and are sent as they are written.
+    let steering = "send.GOOD.signals.VALUE";
+    let number = "send.GOOD.signals.NUMBER";
+    #[rustfmt::skip]
+    let cases = [
+        ("kind = \"steering\"\nsource = \"axes.left_x\"", "value = 0.17", format!("{steering}.value"), "0.1 or 0.2"),
+        ("kind = \"steering\"\nsource = \"axes.left_x\"", "kind = \"other\"\nselect = [{ switch = \"buttons.x\", value = 0.25 }]", format!("{steering}.select[0].value"), "0.2 or 0.3"),
+        ("source = \"axes.right_trigger\"", "source = \"buttons.b\"\noutput = [0, 20.5]", format!("{number}.output[1]"), "20 or 21"),
+    ];
+    for (from, to, key, says) in cases {
+        one_problem(load(BASE.replacen(from, to, 1)), &key, &["cannot be sent", says]);
+    }
+    // Every step is a value, also where the product of raw value and factor has no exact f64.
+    for raw in -1000..=1000 {
+        let value = format!("value = {}", f64::from(raw) / 10.0);
+        good(&BASE.replacen("kind = \"steering\"\nsource = \"axes.left_x\"", &value, 1));
+    }
+}
+
+/// Packs what the plan allows at its ends and in between, and reads it back.
+fn stays_within(config: &Config, signal: usize, low: f64, high: f64) {
+    let plan = &config.plan.send[0].signals[signal];
+    assert!(low <= plan.min && plan.max <= high, "{plan:?}");
+    for i in 0..=1000 {
+        let value = plan.min + (plan.max - plan.min) * f64::from(i) / 1000.0;
+        let mut data = [0; 8];
+        plan.codec.encode(&mut data, value).unwrap();
+        let read = plan.codec.decode(&data).unwrap();
+        let noise = 1e-9 * high.abs().max(low.abs());
+        assert!(
+            low - noise <= read && read <= high + noise,
+            "{value} is sent as {read}, beyond {low} .. {high}"
+        );
+    }
+}
+
+#[test]
+fn row_102_rounding_never_leaves_the_output_and_an_output_without_a_step_is_refused() {
+    let output = |range: &str| EXAMPLE.replacen("output = [0, 100]", &format!("output = {range}"), 1);
+    let throttle = "send.DRIVE_CMD.signals.THROTTLE_CMD";
+    one_problem(
+        load(output("[0, 0.01]")),
+        &format!("{throttle}.output"),
+        &["cannot move", "factor 0.1 and offset 0", "between 0 and 0.01"],
+    );
+    let coarse = [(THROTTLE_BITS, "THROTTLE_CMD : 16|16@1+ (40,0) [0|130]")];
+    one_problem(load_on(&coarse, &output("[0, 39]")), &format!("{throttle}.output"), &["cannot move"]);
+    // Without the key the description's own range is the output.
+    let narrow = [(THROTTLE_BITS, "THROTTLE_CMD : 16|16@1+ (40,0) [0|39]")];
+    one_problem(load_on(&narrow, &EXAMPLE.replacen("output = [0, 100]", "", 1)), throttle, &["cannot move"]);
+
+    // 100 is two and a half steps, 110 is nearer to three than to two: neither may become 120.
+    for (range, low, high, top) in [("[0, 100]", 0.0, 100.0, 80.0), ("[0, 110]", 0.0, 110.0, 80.0)] {
+        let config = load_on(&coarse, &output(range)).unwrap_or_else(|p| panic!("{p:#?}"));
+        stays_within(&config, 1, low, high);
+        assert_eq!(config.plan.send[0].signals[1].max, top);
+    }
+    let config = load_on(&coarse, &EXAMPLE.replacen("output = [0, 100]", "", 1)).unwrap();
+    stays_within(&config, 1, 0.0, 130.0);
+    for range in ["[-449.96, 449.99]", "[-0.17, 0.13]", "[-450, 450]", "[-33.3, 0.1]"] {
+        let text = EXAMPLE.replacen("output = [-450, 450]", &format!("output = {range}"), 1);
+        let config = good(&text);
+        let (low, high) = range.trim_matches(['[', ']']).split_once(", ").unwrap();
+        stays_within(&config, 0, low.parse().unwrap(), high.parse().unwrap());
+    }
+    for factor in ["7", "-7", "0.3", "12.5"] {
+        let bits = format!("STEER_ANGLE_CMD : 0|16@1- ({factor},0) [-450|450]");
+        stays_within(&load_on(&[(STEER_BITS, &bits)], EXAMPLE).unwrap(), 0, -450.0, 450.0);
+    }
+}
+
+#[test]
+fn row_102_a_wheel_that_rests_at_one_end_is_refused() {
+    let steer = "send.DRIVE_CMD.signals.STEER_ANGLE_CMD";
+    let with = |lines: &str| EXAMPLE.replacen("source = \"axes.left_x\"", lines, 1);
+    let plain = |lines: &str| with(lines).replacen("output = [-450, 450]", "", 1);
+    let says = ["-450", "safe value is 0", "stick"];
+    one_problem(load(with("source = \"axes.left_trigger\"")), steer, &says);
+    one_problem(load(plain("source = \"axes.left_trigger\"")), steer, &says);
+    // A wheel in the user data that is read as a lever.
+    one_problem(load(with("source = \"user.wheel\"\nrange = [0, 1023]")), steer, &["-450", "\"centred\""]);
+    // One way only, from the safe value outwards; or centred.
+    good(&plain("source = \"axes.left_trigger\"\noutput = [0, 450]"));
+    good(&with("source = \"user.wheel\"\nrange = [0, 1023]\nshape = \"centred\""));
+    good(&with("source = \"axes.left_x\"\ninvert = true"));
 }
 
 #[test]

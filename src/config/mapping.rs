@@ -6,6 +6,7 @@
 use super::reader::{Item, Table, Value};
 use super::receive::Receives;
 use super::shape::{self, Described};
+use super::short::Short;
 use super::sources::Sources;
 use crate::signals::plan::{ConfirmPlan, Kind, SignalPlan, StopProfile};
 use crate::signals::source::Source;
@@ -50,7 +51,7 @@ pub(super) fn signal(
     let safe = safe(table, about, guess);
     let toggle_item = table.item("toggle");
     let toggle = table.flag("toggle").unwrap_or(false);
-    let origin = origin(table, about, guess, safe.unwrap_or(0.0), context);
+    let origin = origin(table, about, guess, safe, context);
     if let (true, Some(item), Some(origin)) = (toggle, toggle_item, &origin) {
         check_toggle(table, item, guess, origin);
     }
@@ -100,16 +101,28 @@ fn safe(table: &Table<'_>, about: &Described, kind: Kind) -> Option<f64> {
         if !(about.low..=about.high).contains(&0.0) {
             let what = format!(
                 "0, the default, is outside {} .. {} of {}; say what is safe",
-                about.low, about.high, about.name
+                Short(about.low),
+                Short(about.high),
+                about.name
             );
             table.missing("safe", &what);
             return None;
         }
+        if let Some(why) = shape::inexact(about, 0.0) {
+            let remedy = if kind == Kind::Throttle {
+                "a throttle must be 0 when safe, so correct factor and offset in the DBC"
+            } else {
+                "say what is safe, or correct factor and offset in the DBC"
+            };
+            table.missing("safe", &format!("the default {why}; {remedy}"));
+            return None;
+        }
         return Some(0.0);
     };
-    let safe = shape::value(item, table, about)?;
+    let safe = shape::exact(item, table, about)?;
     if kind == Kind::Throttle && safe != 0.0 {
-        table.findings.at(item, format!("the safe value of a throttle must be 0, not {safe}"));
+        let reason = format!("the safe value of a throttle must be 0, not {}", Short(safe));
+        table.findings.at(item, reason);
         return None;
     }
     Some(safe)
@@ -120,7 +133,7 @@ fn origin(
     table: &Table<'_>,
     about: &Described,
     kind: Kind,
-    safe: f64,
+    safe: Option<f64>,
     context: &mut Context<'_, '_>,
 ) -> Option<Origin> {
     let findings = table.findings;
@@ -134,16 +147,19 @@ fn origin(
             if !about.names.is_empty() {
                 context.sources.name_values(item, findings, source, &about.names);
             }
-            let transform = shape::shape(table, about, kind, source)?;
+            let transform = shape::shape(table, about, kind, safe, source)?;
             Some(Origin { source, select: Vec::new(), transform })
         }
         (None, Some(item), None) => {
             let transform = shape::constant(table, "has no effect on a constant");
-            let value = shape::value(item, table, about)?;
+            let value = shape::exact(item, table, about)?;
             if kind == Kind::Throttle && value != 0.0 {
                 findings.at(
                     item,
-                    format!("a throttle fixed at {value} drives without a hand on it; only 0 is allowed"),
+                    format!(
+                        "a throttle fixed at {} drives without a hand on it; only 0 is allowed",
+                        Short(value)
+                    ),
                 );
                 return None;
             }
@@ -157,7 +173,7 @@ fn origin(
             }
             let select = choices(item, table, about, context)?;
             // Until the first press nothing is chosen, and the safe value stands.
-            Some(Origin { source: Source::Constant(safe), select, transform })
+            Some(Origin { source: Source::Constant(safe.unwrap_or(0.0)), select, transform })
         }
         (None, None, None) => {
             table.missing("source", "where the value comes from (or `value` for a constant, or `select`)");
@@ -193,7 +209,7 @@ fn choices(
         let switch = inner.required("switch", "the button or boolean that chooses this value");
         let switch = switch.and_then(|item| context.sources.switch(item, table.findings));
         let value = inner.required("value", "the value it chooses");
-        let value = value.and_then(|item| shape::value(item, &inner, about));
+        let value = value.and_then(|item| shape::exact(item, &inner, about));
         inner.finish();
         if switch.is_some_and(|switch| chosen.iter().flatten().any(|(other, _)| *other == switch)) {
             table.findings.at(item, "this switch already chooses another value");
@@ -251,7 +267,8 @@ fn stop(
         let needed_s = way / per_s;
         if needed_s > stopping.as_secs_f64() {
             let reason = format!(
-                "the ramp needs up to {needed_s:.1} s and is cut off by safety.stopping_ms after {:.1} s",
+                "the ramp needs up to {} s and is cut off by safety.stopping_ms after {:.1} s",
+                Short((needed_s * 10.0).round() / 10.0),
                 stopping.as_secs_f64()
             );
             findings.at(item, reason);

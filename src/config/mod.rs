@@ -18,11 +18,13 @@ mod remarks;
 mod send;
 mod session;
 mod shape;
+mod short;
 mod sources;
 mod tunnel;
 
 pub use problem::{Problem, nearest};
 pub use receive::GATEWAY_KEY;
+pub use short::Short;
 pub use sources::written;
 pub use tunnel::TunnelPlan;
 

@@ -5,6 +5,7 @@
 
 use super::problem::nearest;
 use super::reader::{Item, Table, Value};
+use super::short::Short;
 use crate::signals::bits::Codec;
 use crate::signals::plan::Kind;
 use crate::signals::source::{Source, is_trigger};
@@ -83,9 +84,45 @@ pub(super) fn value(item: &Item, table: &Table<'_>, signal: &Described) -> Optio
     within(item, table, signal, number)
 }
 
+/// The same, for a value that is sent as it is written: rounding would make it another one in silence.
+pub(super) fn exact(item: &Item, table: &Table<'_>, signal: &Described) -> Option<f64> {
+    let number = value(item, table, signal)?;
+    if let Some(why) = inexact(signal, number) {
+        table
+            .findings
+            .at(item, format!("{why}; take a value that it can say, or correct the factor in the DBC"));
+        return None;
+    }
+    Some(number)
+}
+
+/// Why this number cannot be sent as it is, if the description would round it.
+pub(super) fn inexact(signal: &Described, number: f64) -> Option<String> {
+    if signal.codec.carries(number) {
+        return None;
+    }
+    let number_text = Short(number);
+    let scale = scale(signal);
+    Some(match signal.codec.neighbours(number) {
+        Some((below, above)) => format!(
+            "{number_text} cannot be sent: with {scale} the DBC can say {} or {}, and nothing between",
+            Short(below),
+            Short(above)
+        ),
+        None => {
+            format!("{number_text} cannot be sent: with {scale} it is beyond the bits of {}", signal.name)
+        }
+    })
+}
+
+fn scale(signal: &Described) -> String {
+    format!("factor {} and offset {}", Short(signal.codec.factor), Short(signal.codec.offset))
+}
+
 fn within(item: &Item, table: &Table<'_>, signal: &Described, number: f64) -> Option<f64> {
     if !(signal.low..=signal.high).contains(&number) {
-        let reason = format!("{number} is outside {} .. {} of {}", signal.low, signal.high, signal.name);
+        let (low, high) = (Short(signal.low), Short(signal.high));
+        let reason = format!("{} is outside {low} .. {high} of {}", Short(number), signal.name);
         table.findings.at(item, reason);
         return None;
     }
@@ -113,8 +150,15 @@ fn forbid(table: &Table<'_>, keys: &[&'static str], why: &str) {
     }
 }
 
-/// Reads the keys of this page. `None` where one of them is wrong; all of them are reported.
-pub(super) fn shape(table: &Table<'_>, signal: &Described, kind: Kind, source: Source) -> Option<Transform> {
+/// Reads the keys of this page. `None` where one of them is wrong; all of them are reported. `safe` is `None` where
+/// it is wrong itself, which was reported.
+pub(super) fn shape(
+    table: &Table<'_>,
+    signal: &Described,
+    kind: Kind,
+    safe: Option<f64>,
+    source: Source,
+) -> Option<Transform> {
     let range_item = table.item("range");
     let given = range_item.map(|item| item.range(table.findings));
     let centre_item = table.item("centre");
@@ -129,6 +173,7 @@ pub(super) fn shape(table: &Table<'_>, signal: &Described, kind: Kind, source: S
     forbid(table, idle, why);
 
     let (out_low, out_high) = output?;
+    let sent = sent(table, signal, form, (out_low, out_high));
     let (low, high) = match given {
         Some(range) => range?,
         None => (-1.0, 1.0),
@@ -143,7 +188,15 @@ pub(super) fn shape(table: &Table<'_>, signal: &Described, kind: Kind, source: S
             let centre = centre_item.map_or(Some(default), |item| item.number(table.findings))?;
             if !(low < centre && centre < high) {
                 let place = centre_item.or(range_item).unwrap_or(table.of);
-                table.findings.at(place, format!("the centre {centre} must lie between {low} and {high}"));
+                table.findings.at(
+                    place,
+                    format!(
+                        "the centre {} must lie between {} and {}",
+                        Short(centre),
+                        Short(low),
+                        Short(high)
+                    ),
+                );
                 return None;
             }
             Shape::Centred { low, centre, high }
@@ -151,7 +204,45 @@ pub(super) fn shape(table: &Table<'_>, signal: &Described, kind: Kind, source: S
     };
     let out_centre = if form == Form::Centred { output_centre(table, out_low, out_high)? } else { out_low };
     let transform = Transform { shape, invert, dead_zone, expo, out_low, out_centre, out_high };
-    rests(table, range_item, &transform, kind, source).then_some(transform)
+    // Judged as it is written; what is sent lies within.
+    if !rests(table, range_item, &transform, kind, safe, source) {
+        return None;
+    }
+    let (out_low, out_high) = sent?;
+    Some(Transform { out_low, out_centre: out_centre.max(out_low).min(out_high), out_high, ..transform })
+}
+
+/// The ends of the output as the description can say them: within the output, so that no value between them is rounded
+/// beyond it. Both ends of a switch are values themselves and must be exact.
+fn sent(table: &Table<'_>, signal: &Described, form: Form, (low, high): (f64, f64)) -> Option<(f64, f64)> {
+    let item = table.item("output");
+    if form == Form::Switch {
+        let place = |index: usize| match item.map(|item| (item, &item.value)) {
+            Some((item, Value::Array(ends))) => ends.get(index).unwrap_or(item),
+            Some((item, _)) => item,
+            None => table.of,
+        };
+        for (index, end) in [low, high].into_iter().enumerate() {
+            if let Some(why) = inexact(signal, end) {
+                let reason = format!("{why}; take a value that it can say, or correct the factor in the DBC");
+                table.findings.at(place(index), reason);
+                return None;
+            }
+        }
+        return Some((low, high));
+    }
+    let ends = signal.codec.within(low, high);
+    if ends.is_none() {
+        let reason = format!(
+            "the signal cannot move: with {} the DBC has no two values between {} and {}; widen `output`, or correct \
+             the factor in the DBC",
+            scale(signal),
+            Short(low),
+            Short(high)
+        );
+        table.findings.at(item.unwrap_or(table.of), reason);
+    }
+    ends
 }
 
 /// The form that the file names, or the one that fits the source.
@@ -247,8 +338,11 @@ fn output(table: &Table<'_>, signal: &Described, form: Option<Form>) -> Option<(
     };
     if ends.0 >= ends.1 {
         let (low, high) = ends;
-        let reason =
-            format!("the first number must be below the second: {low} is not below {high}; `invert` mirrors");
+        let reason = format!(
+            "the first number must be below the second: {} is not below {}; `invert` mirrors",
+            Short(low),
+            Short(high)
+        );
         table.findings.at(item, reason);
         return None;
     }
@@ -262,14 +356,24 @@ fn output_centre(table: &Table<'_>, low: f64, high: f64) -> Option<f64> {
     };
     let centre = item.number(table.findings)?;
     if !(low..=high).contains(&centre) {
-        table.findings.at(item, format!("must lie within the output, {low} to {high}, not {centre}"));
+        table.findings.at(
+            item,
+            format!("must lie within the output, {} to {}, not {}", Short(low), Short(high), Short(centre)),
+        );
         return None;
     }
     Some(centre)
 }
 
 /// A control that nobody touches must read as rest, and a throttle at rest must not drive.
-fn rests(table: &Table<'_>, range: Option<&Item>, transform: &Transform, kind: Kind, source: Source) -> bool {
+fn rests(
+    table: &Table<'_>,
+    range: Option<&Item>,
+    transform: &Transform,
+    kind: Kind,
+    safe: Option<f64>,
+    source: Source,
+) -> bool {
     let place = range.unwrap_or(table.of);
     if let Source::Axis(axis) = source {
         let rest = if is_trigger(axis) { -1.0 } else { 0.0 };
@@ -284,8 +388,9 @@ fn rests(table: &Table<'_>, range: Option<&Item>, transform: &Transform, kind: K
             table.findings.at(
                 place,
                 format!(
-                    "the released control reads {rest}, but rest would be {wanted}: it would never be neutral, and \
-                     the signal would move without a hand on it"
+                    "the released control reads {rest}, but rest would be {}: it would never be neutral, and the \
+                     signal would move without a hand on it",
+                    Short(wanted)
                 ),
             );
             return false;
@@ -304,9 +409,26 @@ fn rests(table: &Table<'_>, range: Option<&Item>, transform: &Transform, kind: K
         }
     };
     if kind == Kind::Throttle && at_rest != 0.0 {
-        let reason = format!("a throttle must be 0 while its control rests, and this one is {at_rest}");
+        let reason =
+            format!("a throttle must be 0 while its control rests, and this one is {}", Short(at_rest));
         table.findings.at(table, reason);
         return false;
     }
-    true
+    match (transform.shape, safe) {
+        (Shape::OneSided { .. }, Some(safe)) if kind == Kind::Steering && at_rest != safe => {
+            let remedy = match source {
+                Source::User(_) => "write shape = \"centred\"",
+                _ => "take a stick, such as axes.left_x",
+            };
+            let reason = format!(
+                "the released control steers to {}, and the safe value is {}: {remedy}, or an `output` that begins at \
+                 the safe value",
+                Short(at_rest),
+                Short(safe)
+            );
+            table.findings.at(table, reason);
+            false
+        }
+        _ => true,
+    }
 }

@@ -290,7 +290,7 @@ fn wanted(plan: &SignalPlan, source: Source, readings: &Readings) -> Option<f64>
         if !(low - slack..=high + slack).contains(&number) {
             return None;
         }
-        if plan.named && !plan.codec.is_whole(number) {
+        if plan.named && !plan.codec.carries(number) {
             return None;
         }
     }

@@ -66,6 +66,10 @@ impl fmt::Display for BitsError {
 
 impl core::error::Error for BitsError {}
 
+/// A value is carried as it is where what is read back differs by no more than this share of a step: the digits of a
+/// factor in a DBC file are no better.
+const STEP_SHARE: f64 = 1e-6;
+
 /// Where the bits lie in memory: a run of at most nine bytes, read as one integer in the signal's byte order.
 #[derive(Clone, Copy)]
 struct Span {
@@ -135,15 +139,59 @@ impl Codec {
         if a <= b { (a, b) } else { (b, a) }
     }
 
-    /// Whether the scaling can say this value as it is, without rounding it to the next raw value; a millionth of a step
-    /// is arithmetic. A float says everything.
+    /// Whether the bits can carry this physical value as it is: what is read back differs by no more than a millionth
+    /// of a step (of the value, where that is smaller than a step, and for floats).
     #[must_use]
-    pub fn is_whole(&self, value: f64) -> bool {
-        self.raw == Raw::Float
-            || self.unscaled(value).is_ok_and(|raw| {
-                let exact = (value - self.offset) / self.factor;
-                (exact - raw).abs() <= 1e-6
-            })
+    pub fn carries(&self, value: f64) -> bool {
+        let Ok(raw) = self.unscaled(value) else { return false };
+        let (low, high) = self.raw_range();
+        if raw < low || raw > high {
+            return false;
+        }
+        let size = value.abs() + self.offset.abs();
+        // A step is no measure for a value that is far below one step.
+        let measure = if self.raw == Raw::Float { size } else { self.factor.abs().min(value.abs()) };
+        // Four roundings lie between a value and itself.
+        let noise = 4.0 * f64::EPSILON * size;
+        (self.scaled(self.held(raw)) - value).abs() <= STEP_SHARE * measure + noise
+    }
+
+    /// The physical values next to this one that the bits can carry, the lower one first; twice the value itself
+    /// where it is one of them. `None` for what is not a number or lies beyond the bits.
+    #[must_use]
+    pub fn neighbours(&self, value: f64) -> Option<(f64, f64)> {
+        if self.carries(value) {
+            return Some((value, value));
+        }
+        let raw = (value - self.offset) / self.factor;
+        let (low, high) = self.raw_range();
+        // Not a number is not inside either.
+        if !(raw >= low && raw <= high) {
+            return None;
+        }
+        let (below, above) = if self.raw != Raw::Float {
+            (raw.floor(), raw.ceil())
+        } else if self.bits == 32 {
+            // Within the range of f32; rounds to the nearest, so one of its own neighbours is on the other side.
+            let near = raw as f32;
+            let wide = f64::from(near);
+            if wide <= raw { (wide, f64::from(near.next_up())) } else { (f64::from(near.next_down()), wide) }
+        } else {
+            (raw.next_down(), raw.next_up())
+        };
+        let (a, b) = (self.scaled(below), self.scaled(above));
+        Some(if a <= b { (a, b) } else { (b, a) })
+    }
+
+    /// The lowest and the highest value between `low` and `high` that the bits can carry; `low` and `high` themselves
+    /// where they are. Whatever lies between the two is also written and read between them. `None` where there are
+    /// not two such values, so that nothing can move.
+    #[must_use]
+    pub fn within(&self, low: f64, high: f64) -> Option<(f64, f64)> {
+        let (_, from) = self.neighbours(low)?;
+        let (to, _) = self.neighbours(high)?;
+        // Twice the same value is carried by rounding a tiny range to one step.
+        (from < to && self.unscaled(from).ok()? != self.unscaled(to).ok()?).then_some((from, to))
     }
 
     /// Writes a physical value: to the nearest raw value, halves to the even one (as Python's `round`, which
@@ -270,6 +318,12 @@ impl Codec {
             ByteOrder::Big => span.bytes - 1 - i,
         };
         u32::try_from(place * 8).unwrap_or(0) // 0 to 64
+    }
+
+    /// The raw value as the bits hold it.
+    fn held(&self, raw: f64) -> f64 {
+        // Within the range of f32; rounds to the nearest.
+        if self.raw == Raw::Float && self.bits == 32 { f64::from(raw as f32) } else { raw }
     }
 
     fn scaled(&self, raw: f64) -> f64 {
@@ -542,6 +596,59 @@ mod tests {
             c.encode_saturating(&mut data, value).unwrap();
             let back = c.decode(&data).unwrap();
             prop_assert!((back - value).abs() <= factor.abs() * 0.5 + (high - low) * 1e-12, "{} {}", value, back);
+        }
+    }
+
+    #[test]
+    fn what_the_bits_carry_and_what_lies_next_to_it() {
+        let scaled =
+            |factor, offset| Codec { factor, offset, ..codec(0, 16, ByteOrder::Little, Raw::Unsigned) };
+        assert_eq!(scaled(7.0, -4.0).neighbours(0.0), Some((-4.0, 3.0)));
+        assert_eq!(scaled(7.0, -4.0).neighbours(3.0), Some((3.0, 3.0)));
+        assert_eq!(scaled(-7.0, 10.0).neighbours(0.0), Some((-4.0, 3.0)));
+        assert_eq!(scaled(1e308, 0.0).neighbours(30.0), Some((0.0, 1e308)));
+        assert_eq!(scaled(1.0, 0.0).neighbours(-1.0), None);
+        assert_eq!(scaled(1.0, 0.0).neighbours(f64::NAN), None);
+        assert_eq!(scaled(40.0, 0.0).within(0.0, 110.0), Some((0.0, 80.0)));
+        assert_eq!(scaled(40.0, 0.0).within(1.0, 79.0), None);
+        assert_eq!(scaled(0.1, 0.0).within(0.0, 0.01), None);
+        assert_eq!(scaled(0.1, 0.0).within(0.0, 0.3), Some((0.0, 0.3)));
+        let float = codec(0, 32, ByteOrder::Little, Raw::Float);
+        assert!(float.carries(0.1) && float.carries(1e6) && float.carries(0.0) && !float.carries(1e-300));
+        assert_eq!(float.neighbours(1e-300), Some((0.0, f64::from(f32::from_bits(1)))));
+        assert_eq!(float.within(-1.5, 2.5), Some((-1.5, 2.5)));
+    }
+
+    proptest! {
+        #[test]
+        fn rounding_stays_within_what_the_bits_carry(
+            bits in 2..=16_u8, signed: bool, factor in 0.001..50.0_f64, falls: bool, offset in -100.0..100.0_f64,
+            a in 0.0..=1.0_f64, b in 0.0..=1.0_f64, at in 0.0..=1.0_f64,
+        ) {
+            let raw = if signed { Raw::Signed } else { Raw::Unsigned };
+            let factor = if falls { -factor } else { factor };
+            let c = Codec { factor, offset, ..codec(0, bits, ByteOrder::Little, raw) };
+            let (min, max) = c.physical_range();
+            let at_share = |share: f64| min + (max - min) * share;
+            let (low, high) = (at_share(a.min(b)), at_share(a.max(b)));
+            if let Some((from, to)) = c.within(low, high) {
+                prop_assert!(low <= from && from < to && to <= high && c.carries(from) && c.carries(to));
+                let mut data = [0; 8];
+                c.encode(&mut data, from + (to - from) * at).unwrap();
+                let read = c.decode(&data).unwrap();
+                // A millionth of a step is what `carries` allows.
+                let slack = 1.1e-6 * factor.abs();
+                prop_assert!(low - slack <= read && read <= high + slack, "{read} is not in {low} .. {high}");
+            } else {
+                prop_assert!(high - low < 2.0 * factor.abs());
+            }
+        }
+
+        #[test]
+        fn every_raw_value_is_carried(raw: i32, factor in 1e-9..1e9_f64, offset in -1e6..1e6_f64) {
+            let c = Codec { factor, offset, ..codec(0, 32, ByteOrder::Little, Raw::Signed) };
+            let value = f64::from(raw) * factor + offset;
+            prop_assert!(c.carries(value), "{value}");
         }
     }
 }
