@@ -215,6 +215,15 @@ fn manual_pages_are_printed_and_written() {
 }
 
 #[test]
+fn the_demos_help_says_how_long_it_may_run() {
+    let help = ocpcan(&["demo", "--help"]);
+    assert!(out(&help).contains("10 to 86400 seconds"), "{}", out(&help));
+    for wrong in ["9", "86401"] {
+        assert_eq!(ocpcan(&["demo", "--seconds", wrong]).status.code(), Some(64), "{wrong}");
+    }
+}
+
+#[test]
 fn a_demo_that_cannot_record_says_so() {
     let bus = format!("sim:full{}", std::process::id());
     let output = Command::new(env!("CARGO_BIN_EXE_ocpcan"))

@@ -543,6 +543,137 @@ fn row_102_a_wheel_that_rests_at_one_end_is_refused() {
 }
 
 #[test]
+fn a_standstill_at_every_speed_is_refused() {
+    let key = "standstill.at_most";
+    let at_most = |speed: &str| EXAMPLE.replacen("at_most = 0.5", &format!("at_most = {speed}"), 1);
+    let open = [("SPEED_KPH : 0|16@1+ (0.01,0) [0|250]", "SPEED_KPH : 0|16@1+ (0.01,0) [0|0]")];
+    for (changes, speed, says) in [
+        (&[][..], "250", ["250 is no standstill", "up to 250"]),
+        (&[], "25.1", ["25.1 is no standstill", "a tenth"]),
+        (&[], "1e300", ["1e300 is no standstill", "SPEED_KPH"]),
+        // Without a range the bits say how far it goes.
+        (&open, "65.6", ["65.6 is no standstill", "up to 655.35"]),
+    ] {
+        one_problem(load_on(changes, &at_most(speed)), key, &says);
+    }
+    good(&at_most("25"));
+    load_on(&open, &at_most("65")).unwrap();
+}
+
+#[test]
+fn row_101_what_the_description_has_twice_is_refused_where_it_is_used() {
+    let drive = "BO_ 257 DRIVE_CMD: 8 GATEWAY";
+    let line = |text: &str| 1 + EXAMPLE_DBC.lines().position(|l| l.contains(text)).unwrap();
+    let (first, second) = (line("BO_ 257 "), line("BO_ 258 "));
+    let lines = format!("(lines {first} and {second})");
+    let (send, receive) = ("send.DRIVE_CMD", "receive.VEHICLE_STATE");
+    // A second message in front of BODY_CMD, which moves that one down.
+    let before_body =
+        |header: &str| format!("{header}\n SG_ X : 0|8@1+ (1,0) [0|255] \"\" VEHICLE\n\nBO_ 258 BODY");
+    for (header, key, says) in [
+        ("BO_ 257 TWIN: 8 GATEWAY", send, ["DRIVE_CMD and TWIN have the same identifier 0x101", &lines]),
+        ("BO_ 1281 DRIVE_CMD: 8 GATEWAY", send, ["two messages of this name, 0x101 and 0x501", &lines]),
+        (
+            "BO_ 513 TWIN: 8 GATEWAY",
+            receive,
+            ["TWIN and VEHICLE_STATE have the same identifier 0x201", "delete"],
+        ),
+    ] {
+        let result = load_on(&[("BO_ 258 BODY", &before_body(header))], EXAMPLE);
+        let problems = result.unwrap_err();
+        let found = problems.iter().find(|p| p.key == key).unwrap_or_else(|| panic!("{problems:#?}"));
+        assert!(says.iter().all(|word| found.reason.contains(word)), "{found}");
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+    }
+    // Two signals of one name, whether or not the configuration names them.
+    let twice = format!("{drive}\n SG_ DRIVE_ENABLE : 49|1@1+ (1,0) [0|1] \"\" VEHICLE");
+    one_problem(load_on(&[(drive, &twice)], EXAMPLE), send, &["two signals named DRIVE_ENABLE (lines"]);
+    let gear = " SG_ GEAR : 32|4@1+ (1,0) [0|3] \"\" GATEWAY\n";
+    let twice = [(
+        gear,
+        " SG_ SPARE : 36|1@1+ (1,0) [0|1] \"\" GATEWAY\n SG_ SPARE : 37|1@1+ (1,0) [0|1] \"\" GATEWAY\n SG_ GEAR : 32|4@1+ (1,0) [0|3] \"\" GATEWAY\n",
+    )];
+    one_problem(load_on(&twice, EXAMPLE), receive, &["two signals named SPARE"]);
+    // What is not used may be as it is: real files are full of it.
+    let unused = before_body("BO_ 1281 SPARE: 8 GATEWAY\n\nBO_ 1281 SPARE: 8 GATEWAY");
+    load_on(&[("BO_ 258 BODY", &unused)], EXAMPLE).unwrap();
+}
+
+#[test]
+fn row_101_a_range_the_wrong_way_round_is_refused_where_it_is_used() {
+    let throttle = [(THROTTLE_BITS, "THROTTLE_CMD : 16|16@1+ (0.1,0) [100|0]")];
+    let key = "send.DRIVE_CMD.signals.THROTTLE_CMD";
+    one_problem(load_on(&throttle, EXAMPLE), key, &["range of THROTTLE_CMD is [100|0]", "correct it there"]);
+    let speed = [("SPEED_KPH : 0|16@1+ (0.01,0) [0|250]", "SPEED_KPH : 0|16@1+ (0.01,0) [250|0]")];
+    let problems = load_on(&speed, EXAMPLE).unwrap_err();
+    let keys: Vec<&str> = problems.iter().map(|p| p.key.as_str()).collect();
+    assert_eq!(keys, ["standstill.signal", "report.user_data.speed_kph"], "{problems:#?}");
+    let unused = [("LATITUDE : 0|32@1- (1E-007,0) [-90|90]", "LATITUDE : 0|32@1- (1E-007,0) [90|-90]")];
+    let without = EXAMPLE.split("[report.pos]").next().unwrap();
+    load_on(&unused, without).unwrap();
+}
+
+#[test]
+fn huge_numbers_are_told_in_a_few_digits() {
+    let whole = "99999999999999999999";
+    let long = EXAMPLE.replacen(
+        "[send.BODY_CMD]\nperiod_ms = 50",
+        &format!("[send.BODY_CMD]\nperiod_ms = {whole}"),
+        1,
+    );
+    one_problem(load(&long), "send.BODY_CMD.period_ms", &["must be 5 to 50 ms", "too large"]);
+    let safe = |number: &str| load(EXAMPLE.replacen("safe = 30 ", &format!("safe = {number} "), 1));
+    one_problem(safe(whole), "send.DRIVE_CMD.signals.BRAKE_CMD.safe", &["at most 2^53"]);
+    for (from, to) in [
+        ("safe = 30 ", "safe = 1e300 "),
+        ("output = [0, 100]", "output = [0, 1e300]"),
+        ("output = [-450, 450]", "output = [1e300, 1e299]"),
+        ("dead_zone = 0.05", "dead_zone = 1e300"),
+        ("slew_up_per_s = 600", "slew_up_per_s = -1e300"),
+        ("at_most = 0.5", "at_most = -1e300"),
+        ("dead_zone = 0.05", "range = [-1e300, 1e300]\ncentre = 2e300"),
+        ("stop = { ramp_per_s = 60 }", "stop = { ramp_per_s = 1e-300 }"),
+    ] {
+        assert!(EXAMPLE.contains(from));
+        for problem in load(EXAMPLE.replacen(from, to, 1)).unwrap_err() {
+            let reason = &problem.reason;
+            let longest = reason.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap();
+            assert!(longest <= 15, "{problem}");
+        }
+    }
+}
+
+#[test]
+fn a_bus_has_the_same_names_in_the_file_and_on_the_command_line() {
+    use ocpcan::can::BusAddress;
+    let names = [
+        "can0",
+        "slcan-left.1",
+        "sim:demo",
+        "sim:a.b-c_1",
+        "sim:a123456789012345",
+        "sim:",
+        "sim:a/b",
+        "can@0",
+        "c\u{e4}n0",
+        "..",
+        "sim:..",
+    ];
+    let mut taken = 0;
+    for name in names {
+        let result = load(EXAMPLE.replacen("interface = \"can0\"", &format!("interface = \"{name}\""), 1));
+        match name.parse::<BusAddress>() {
+            Ok(_) => {
+                taken += 1;
+                result.unwrap_or_else(|p| panic!("{name}: {p:#?}"));
+            }
+            Err(why) => one_problem(result, "bus.vehicle.interface", &["is no interface", &why.to_string()]),
+        }
+    }
+    assert_eq!(taken, 4);
+}
+
+#[test]
 fn names_that_the_user_chooses_are_fit_to_be_printed_and_sent() {
     for name in ["\"\"", "\"a\\nb\"", &format!("\"{}\"", "n".repeat(65))] {
         for (from, table) in [

@@ -4,7 +4,7 @@
 
 use super::{DEFAULT_CONFIG, VERSION, complain, exit, print};
 use crate::can::{Frame, Id};
-use crate::config::{self, Config, budget, written};
+use crate::config::{self, Config, Short, budget, written};
 use crate::limits::{TUNNEL_PEERS, TUNNEL_QUEUE};
 use crate::safety::settings::BOUNDS;
 use crate::signals::bits::{ByteOrder, Codec, Raw};
@@ -159,9 +159,9 @@ fn arming(out: &mut String, config: &Config) -> fmt::Result {
     match &plan.speed {
         Some(speed) => {
             let signal = reference(plan, speed.signal);
-            write!(out, "standstill |{signal}| <= {}", speed.standstill)?;
+            write!(out, "standstill |{signal}| <= {}", Short(speed.standstill))?;
             match speed.cap_without_counter {
-                Some(cap) => writeln!(out, ", throttle 0 above {cap} without an operator counter"),
+                Some(cap) => writeln!(out, ", throttle 0 above {} without an operator counter", Short(cap)),
                 None => writeln!(out),
             }
         }
@@ -227,24 +227,24 @@ fn mapped(out: &mut String, plan: &Plan, signal: &SignalPlan) -> fmt::Result {
     writeln!(out, "  {} ({kind})", signal.name)?;
     writeln!(out, "    bits     {}", Bits(&signal.codec))?;
     writeln!(out, "    source   {}", origin(plan, signal))?;
-    write!(out, "    limits   {} .. {}", signal.min, signal.max)?;
+    write!(out, "    limits   {} .. {}", Short(signal.min), Short(signal.max))?;
     match (signal.slew_up, signal.slew_down) {
         (None, None) => writeln!(out)?,
         (up, down) => {
-            let rate = |r: Option<f64>| r.map_or_else(|| "any".to_owned(), |r| format!("{r}/s"));
+            let rate = |r: Option<f64>| r.map_or_else(|| "any".to_owned(), |r| format!("{}/s", Short(r)));
             writeln!(out, ", up {}, down {}", rate(up), rate(down))?;
         }
     }
     let stop = match signal.stop {
         StopProfile::Safe => "at once".to_owned(),
         StopProfile::Hold => "after holding the last value while stopping".to_owned(),
-        StopProfile::Ramp { per_s } => format!("by {per_s}/s while stopping"),
+        StopProfile::Ramp { per_s } => format!("by {}/s while stopping", Short(per_s)),
     };
     let still = if signal.at_standstill { "; changes at standstill only" } else { "" };
-    writeln!(out, "    safe     {}, {stop}{still}", signal.safe)?;
+    writeln!(out, "    safe     {}, {stop}{still}", Short(signal.safe))?;
     if let Some(confirm) = &signal.confirm {
         let of = reference(plan, confirm.signal);
-        writeln!(out, "    feedback {of} within {}", confirm.tolerance)?;
+        writeln!(out, "    feedback {of} within {}", Short(confirm.tolerance))?;
     }
     Ok(())
 }
@@ -253,8 +253,11 @@ fn mapped(out: &mut String, plan: &Plan, signal: &SignalPlan) -> fmt::Result {
 fn origin(plan: &Plan, signal: &SignalPlan) -> String {
     let name = |source| written(&plan.user_fields, source);
     if !signal.select.is_empty() {
-        let choices: Vec<String> =
-            signal.select.iter().map(|(source, value)| format!("{} -> {value}", name(*source))).collect();
+        let choices: Vec<String> = signal
+            .select
+            .iter()
+            .map(|(source, value)| format!("{} -> {}", name(*source), Short(*value)))
+            .collect();
         return format!("last pressed of {}", choices.join(", "));
     }
     let t = &signal.transform;
@@ -264,18 +267,22 @@ fn origin(plan: &Plan, signal: &SignalPlan) -> String {
         Shape::Direct => Ok(()),
         Shape::Switch { off, on } => {
             let (off, on) = if t.invert { (on, off) } else { (off, on) };
+            let (off, on) = (Short(off), Short(on));
             write!(text, ": off {off}, on {on}{}", if signal.toggle { ", each press toggles" } else { "" })
         }
         Shape::Centred { low, centre, high } => {
             write!(
                 text,
-                " {low} | {centre} | {high} -> {}",
+                " {} | {} | {} -> {}",
+                Short(low),
+                Short(centre),
+                Short(high),
                 three(t.out_low, t.out_centre, t.out_high, t.invert)
             )
         }
         Shape::OneSided { low, high } => {
             let (a, b) = if t.invert { (t.out_high, t.out_low) } else { (t.out_low, t.out_high) };
-            write!(text, " {low} .. {high} -> {a} .. {b}")
+            write!(text, " {} .. {} -> {} .. {}", Short(low), Short(high), Short(a), Short(b))
         }
     };
     if t.dead_zone > 0.0 {
@@ -288,6 +295,7 @@ fn origin(plan: &Plan, signal: &SignalPlan) -> String {
 }
 
 fn three(low: f64, centre: f64, high: f64, invert: bool) -> String {
+    let (low, centre, high) = (Short(low), Short(centre), Short(high));
     if invert { format!("{high} | {centre} | {low}") } else { format!("{low} | {centre} | {high}") }
 }
 
@@ -303,7 +311,7 @@ fn receive(out: &mut String, plan: &Plan, frame: &ReceivePlan) -> fmt::Result {
     }
     for signal in &frame.signals {
         write!(out, "  {:<20} {}", signal.name, Bits(&signal.codec))?;
-        writeln!(out, ", plausible {} .. {}", signal.min, signal.max)?;
+        writeln!(out, ", plausible {} .. {}", Short(signal.min), Short(signal.max))?;
     }
     Ok(())
 }
@@ -394,7 +402,7 @@ impl fmt::Display for Bits<'_> {
         };
         write!(f, " ({} {raw}, {order}", codec.bits)?;
         if codec.factor != 1.0 || codec.offset != 0.0 {
-            write!(f, ", x {} + {}", codec.factor, codec.offset)?;
+            write!(f, ", x {} + {}", Short(codec.factor), Short(codec.offset))?;
         }
         write!(f, ")")
     }

@@ -35,7 +35,7 @@ use crate::topology::Event;
 /// Shows the whole thing on this machine: no root, no CAN, no files.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How long it runs.
+    /// How long it runs, 10 to 86400 seconds.
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(10..=86_400))]
     seconds: u64,
     /// The bus it drives: a built-in one, or a vcan interface.

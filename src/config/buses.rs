@@ -7,6 +7,8 @@ use super::digest::Digest;
 use super::problem::{Findings, Place as _, Problem, nearest};
 use super::reader::{Item, Table};
 use super::shape::Described;
+use super::short::Short;
+use crate::can::BusAddress;
 use crate::can::frame::is_valid_length;
 use crate::limits::{BUSES, DBC_BYTES};
 use crate::signals::bits::Raw;
@@ -15,12 +17,6 @@ use crate::signals::plan::{BusPlan, Echo};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-
-/// Longest name of a kernel interface (`IFNAMSIZ` without its terminator).
-const INTERFACE_BYTES: usize = 15;
-
-/// Longest name of a built-in bus: it becomes part of a socket's name.
-const SIM_BYTES: usize = 32;
 
 /// Where the files are that a configuration names.
 #[derive(Debug)]
@@ -92,24 +88,8 @@ impl Buses {
 
     fn interface(&self, item: &Item, findings: &Findings) -> Option<String> {
         let text = item.text(findings)?;
-        let valid = match text.strip_prefix("sim:") {
-            Some(name) => {
-                (1..=SIM_BYTES).contains(&name.len())
-                    && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-            }
-            None => {
-                text.len() <= INTERFACE_BYTES
-                    && text.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')
-                    && text != "."
-                    && text != ".."
-            }
-        };
-        if !valid {
-            let reason = format!(
-                "{text:?} is no interface: it is a kernel interface of at most {INTERFACE_BYTES} characters, or \
-                 sim:NAME with letters, digits, - and _"
-            );
-            findings.at(item, reason);
+        if let Err(why) = text.parse::<BusAddress>() {
+            findings.at(item, format!("{text:?} is no interface: {why}"));
             return None;
         }
         if let Some(other) = self.plans.iter().find(|bus| bus.interface == text) {
@@ -165,6 +145,12 @@ impl Buses {
                     table.findings.at_like(place, reason, like);
                 }
             }
+        }
+        if let Some((message, why)) = found.and_then(|m| Some((m, database.doubled(m)?))) {
+            let place = item.unwrap_or(table.of);
+            let reason = format!("{} cannot be used: {why}, in the DBC; delete or rename one", message.name);
+            table.findings.at(place, reason);
+            return None;
         }
         found
     }
@@ -229,6 +215,14 @@ pub(super) fn described(signal: &Signal, item: &Item, findings: &Findings) -> Op
         Raw::Float => (f64::NEG_INFINITY, f64::INFINITY),
         Raw::Unsigned | Raw::Signed => codec.physical_range(),
     };
+    if let Some((low, high)) = signal.limits.filter(|(low, high)| low > high) {
+        let (name, low, high) = (&signal.name, Short(low), Short(high));
+        let reason = format!(
+            "the DBC's range of {name} is [{low}|{high}], and {low} is above {high}: correct it there"
+        );
+        findings.at(item, reason);
+        return None;
+    }
     let (low, high) =
         signal.limits.map_or((bits_low, bits_high), |(low, high)| (low.max(bits_low), high.min(bits_high)));
     let physical = |raw: i64| raw as f64 * codec.factor + codec.offset;

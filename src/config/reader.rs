@@ -4,6 +4,7 @@
 //! knows what a key means.
 
 use super::problem::{Findings, MISSING, Place, Problem, nearest};
+use super::short::Short;
 use std::cell::RefCell;
 use std::path::Path;
 use toml::Spanned;
@@ -20,6 +21,8 @@ const NAME_BYTES: usize = 64;
 pub(super) enum Value {
     Text(String),
     Integer(i64),
+    /// An integer beyond 64 bits: no key takes one.
+    Huge,
     Number(f64),
     Flag(bool),
     /// A date or a time: no key takes one.
@@ -91,9 +94,7 @@ fn table(text: &str, path: &str, from: &DeTable<'_>) -> Value {
 fn convert(text: &str, path: &str, from: &DeValue<'_>) -> Value {
     match from {
         DeValue::String(s) => Value::Text(s.to_string()),
-        // An integer beyond 64 bits is no number that any key takes; it becomes a float and fails there.
-        DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix())
-            .map_or_else(|_| Value::Number(f64::INFINITY), Value::Integer),
+        DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix()).map_or(Value::Huge, Value::Integer),
         DeValue::Float(f) => Value::Number(f.as_str().parse().unwrap_or(f64::NAN)),
         DeValue::Boolean(b) => Value::Flag(*b),
         DeValue::Datetime(_) => Value::Time,
@@ -133,6 +134,7 @@ impl Item {
         match self.value {
             Value::Text(_) => "a text",
             Value::Integer(_) => "an integer",
+            Value::Huge => "an integer beyond 64 bits",
             Value::Number(_) => "a number",
             Value::Flag(_) => "true or false",
             Value::Time => "a date or time",
@@ -143,7 +145,7 @@ impl Item {
 
     /// Whether this is an integer or a float.
     pub(super) fn is_number(&self) -> bool {
-        matches!(self.value, Value::Integer(_) | Value::Number(_))
+        matches!(self.value, Value::Integer(_) | Value::Huge | Value::Number(_))
     }
 
     fn wrong_type(&self, findings: &Findings, wanted: &str) {
@@ -171,7 +173,7 @@ impl Item {
         match self.value {
             Value::Integer(i) if (-EXACT..=EXACT).contains(&i) => Some(i as f64),
             Value::Number(n) if n.is_finite() => Some(n),
-            Value::Integer(_) | Value::Number(_) => {
+            Value::Integer(_) | Value::Huge | Value::Number(_) => {
                 findings.at(self, "must be a finite number, at most 2^53 where it has no decimals");
                 None
             }
@@ -184,6 +186,10 @@ impl Item {
 
     /// An integer within bounds.
     pub(super) fn integer(&self, findings: &Findings, min: u32, max: u32, unit: &str) -> Option<u32> {
+        if let Value::Huge = self.value {
+            findings.at(self, format!("must be {min} to {max}{unit}: this integer is too large for any key"));
+            return None;
+        }
         let Value::Integer(i) = self.value else {
             self.wrong_type(findings, &format!("an integer, {min} to {max}{unit}"));
             return None;
@@ -261,6 +267,7 @@ impl Item {
         let (low, high) = (low.number(findings), high.number(findings));
         let (low, high) = (low?, high?);
         if low >= high {
+            let (low, high) = (Short(low), Short(high));
             findings
                 .at(self, format!("the first number must be below the second: {low} is not below {high}"));
             return None;
@@ -325,7 +332,7 @@ impl<'a> Table<'a> {
         let item = self.item(key)?;
         let number = item.number(self.findings)?;
         if number <= 0.0 {
-            self.findings.at(item, format!("must be above 0, not {number}"));
+            self.findings.at(item, format!("must be above 0, not {}", Short(number)));
             return None;
         }
         Some(number)
@@ -336,7 +343,7 @@ impl<'a> Table<'a> {
         let item = self.item(key)?;
         let number = item.number(self.findings)?;
         if !(min..=max).contains(&number) {
-            self.findings.at(item, format!("must be {min} to {max}, not {number}"));
+            self.findings.at(item, format!("must be {min} to {max}, not {}", Short(number)));
             return None;
         }
         Some(number)

@@ -7,6 +7,7 @@ use super::buses::{Buses, described};
 use super::problem::{Findings, Place as _, nearest};
 use super::protection;
 use super::reader::{Item, Table, Value};
+use super::short::Short;
 use crate::limits::{FEEDBACK_MESSAGES, REPORT_FIELDS};
 use crate::signals::dbc::Message;
 use crate::signals::plan::{PositionReport, ReceivePlan, ReceiveSignal, ReportField, SignalRef, SpeedPlan};
@@ -21,6 +22,9 @@ const PERIOD_MS: (u32, u32) = (1, 5_000);
 
 /// Staleness without a key: three periods, but not less than this (SAFETY.md, row 60).
 const STALE_DEFAULT_MS: u32 = 100;
+
+/// Largest share of a speed signal's range that can count as standing: beyond walking pace of every vehicle.
+const STANDSTILL_SHARE: f64 = 0.1;
 
 /// The key of `user_data` under which the gateway reports itself.
 pub const GATEWAY_KEY: &str = "gateway";
@@ -229,16 +233,37 @@ impl<'a> Receives<'a> {
         let findings = table.findings;
         let signal = table.required("signal", "where the speed is read, MESSAGE.SIGNAL");
         let signal = signal.and_then(|item| self.relied_on(item, findings));
-        let at_most =
-            table.required("at_most", "the highest speed that counts as standing").and_then(|item| {
-                let speed = item.number(findings)?;
-                if speed < 0.0 {
-                    findings.at(item, format!("must be 0 or more, not {speed}"));
-                }
-                (speed >= 0.0).then_some(speed)
-            });
+        let at_most = table
+            .required("at_most", "the highest speed that counts as standing")
+            .and_then(|item| self.standing(item, signal, findings));
         let cap_without_counter = table.positive("speed_cap_without_counter");
         table.finish();
         Some(SpeedPlan { signal: signal?, standstill: at_most?, cap_without_counter })
+    }
+
+    /// The highest speed that counts as standing: a small part of what the signal can say, or the vehicle would
+    /// "stand" at every speed.
+    fn standing(&self, item: &Item, signal: Option<SignalRef>, findings: &Findings) -> Option<f64> {
+        let speed = item.number(findings)?;
+        if speed < 0.0 {
+            findings.at(item, format!("must be 0 or more, not {}", Short(speed)));
+            return None;
+        }
+        let found = signal.and_then(|of| self.plans.get(of.receive)?.signals.get(of.signal));
+        let Some(found) = found else { return Some(speed) };
+        // A float without a range says what its bits can hold.
+        let (low, high) = found.codec.physical_range();
+        let fastest = found.min.max(low).abs().max(found.max.min(high).abs());
+        if speed > fastest * STANDSTILL_SHARE {
+            let reason = format!(
+                "{} is no standstill: {} goes up to {}, and at most a tenth of it counts as standing",
+                Short(speed),
+                found.name,
+                Short(fastest)
+            );
+            findings.at(item, reason);
+            return None;
+        }
+        Some(speed)
     }
 }

@@ -4,6 +4,7 @@
 
 use super::budget::{self, operator_loss};
 use super::problem::Findings;
+use super::short::Short;
 use super::sources::written;
 use crate::safety::settings::Settings;
 use crate::signals::plan::{Kind, Plan, SendPlan, SignalPlan};
@@ -30,7 +31,7 @@ fn operator(findings: &Findings, plan: &Plan, settings: &Settings) {
     let worst = operator_loss(plan, settings).as_millis();
     let cap = plan.speed.and_then(|s| s.cap_without_counter);
     let relief = match cap {
-        Some(cap) => format!("the speed is capped at {cap} (standstill.speed_cap_without_counter)"),
+        Some(cap) => format!("the speed is capped at {} (standstill.speed_cap_without_counter)", Short(cap)),
         None => "set [operator] counter, or standstill.speed_cap_without_counter".to_owned(),
     };
     findings.warn(

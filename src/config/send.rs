@@ -9,6 +9,7 @@ use super::problem::{Findings, nearest};
 use super::protection;
 use super::reader::{Item, Table};
 use super::shape::Described;
+use super::short::Short;
 use crate::limits::{OUT_MESSAGES, OUT_SIGNALS};
 use crate::safety::settings::PERIOD_MS;
 use crate::signals::bits::Raw;
@@ -219,17 +220,18 @@ fn signals<'a>(
 /// The range of a sent signal must fit its bits.
 fn range(item: &Item, findings: &Findings, signal: &Signal, about: &Described) -> bool {
     let Some((min, max)) = signal.limits else { return true };
-    if min >= max {
-        findings.at(item, format!("the DBC's range of {} is empty: {min} .. {max}", signal.name));
-        return false;
-    }
     let (low, high) = about.codec.physical_range();
     // Half a step: a range that was rounded for the eye still fits.
     let slack = if about.codec.raw == Raw::Float { 0.0 } else { about.codec.factor.abs() / 2.0 };
     if min < low - slack || max > high + slack {
         let reason = format!(
-            "the DBC's range {min} .. {max} of {} does not fit its {} bits, {low} .. {high}",
-            signal.name, about.codec.bits
+            "the DBC's range {} .. {} of {} does not fit its {} bits, {} .. {}",
+            Short(min),
+            Short(max),
+            signal.name,
+            about.codec.bits,
+            Short(low),
+            Short(high)
         );
         findings.at(item, reason);
         return false;

@@ -5,6 +5,7 @@
 
 use super::problem::{Findings, nearest};
 use super::reader::Item;
+use super::short::Short;
 use crate::limits::USER_FIELDS;
 use crate::signals::plan::UserField;
 use crate::signals::source::{AXES, BUTTONS, Source};
@@ -85,9 +86,10 @@ impl Sources {
                 Some((_, known)) => findings.at(
                     item,
                     format!(
-                        "the text {name:?} of user.{} would mean {known} for one signal and {value} for another: \
-                         use two fields",
-                        field.dotted()
+                        "the text {name:?} of user.{} would mean {} for one signal and {} for another: use two fields",
+                        field.dotted(),
+                        Short(*known),
+                        Short(*value)
                     ),
                 ),
             }
@@ -129,7 +131,7 @@ impl Sources {
 pub fn written(fields: &[UserField], source: Source) -> String {
     let named = |prefix: &str, name: Option<&&str>| format!("{prefix}.{}", name.map_or("?", |n| *n));
     match source {
-        Source::Constant(value) => value.to_string(),
+        Source::Constant(value) => Short(value).to_string(),
         Source::Axis(index) => named("axes", AXES.get(usize::from(index))),
         Source::Button(bit) => named("buttons", BUTTONS.get(usize::from(bit))),
         Source::User(field) => {

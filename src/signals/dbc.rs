@@ -4,6 +4,8 @@
 //! and decoded. Relies on `can-dbc` for the grammar, `bits` for the layout. Never repairs a file: what is wrong in it
 //! stays visible as a [`SignalProblem`] or in [`Database::refused`], and costs only that signal or message.
 
+mod doubled;
+
 use core::fmt;
 use std::collections::HashMap;
 use std::io::Read;
@@ -11,6 +13,8 @@ use std::panic::catch_unwind;
 use std::path::Path;
 
 use can_dbc::{AttributeDefinition, AttributeValue, AttributeValueType, Dbc, MessageId, MultiplexIndicator};
+
+pub use doubled::Doubled;
 
 use super::bits::{ByteOrder, Codec, Raw};
 use crate::can::frame::is_valid_length;
@@ -126,6 +130,7 @@ pub struct Database {
     pub refused: Vec<Refused>,
     /// The first message of each identifier.
     by_id: HashMap<Id, usize>,
+    doubled: Vec<((String, Id), Doubled)>,
 }
 
 /// One message.
@@ -152,7 +157,8 @@ pub struct Signal {
     pub name: String,
     /// Place and scale, if they are possible.
     pub codec: Result<Codec, SignalProblem>,
-    /// Smallest and largest physical value; `None` where the file gives no real range (`[0|0]`).
+    /// Smallest and largest physical value as the file says them, which may be the wrong way round; `None` where it
+    /// gives no real range (`[0|0]`).
     pub limits: Option<(f64, f64)>,
     /// May be empty.
     pub unit: String,
@@ -223,7 +229,7 @@ impl Database {
         let file = catch_unwind(|| Dbc::try_from(text))
             .map_err(|_| DbcError::Parser)?
             .map_err(|error| DbcError::Syntax(one_line(&error.to_string())))?;
-        Ok(Self::from_file(&File::new(&file, text)))
+        Ok(Self::from_file(&File::new(&file, text), text))
     }
 
     /// The message with this name.
@@ -257,12 +263,14 @@ impl Database {
         Some(Decoded { message, values })
     }
 
-    fn from_file(file: &File<'_>) -> Self {
+    fn from_file(file: &File<'_>, text: &str) -> Self {
         let mut db = Self::default();
+        let mut headers = Vec::new();
         for message in &file.dbc.messages {
             if message.name == ORPHANS {
                 continue;
             }
+            headers.extend(file.header(message));
             match file.message(message) {
                 Ok(message) if db.message(&message.name).is_some() => {
                     db.refused.push(Refused { name: message.name, reason: MessageProblem::Ambiguous });
@@ -276,6 +284,7 @@ impl Database {
                 }
             }
         }
+        db.doubled = doubled::find(&headers, &db.messages, text);
         db
     }
 }
@@ -514,7 +523,7 @@ impl<'a> File<'a> {
         Signal {
             name: self.long_signals.get(&key).copied().unwrap_or(&signal.name).to_owned(),
             codec,
-            limits: (min < max).then_some((min, max)),
+            limits: (min != max).then_some((min, max)),
             unit: signal.unit.clone(),
             names: self
                 .names

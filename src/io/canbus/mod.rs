@@ -5,7 +5,6 @@
 //! interface down and gone. Never waits in a send, and never takes a write for a proof that something was sent.
 
 mod accept;
-pub mod address;
 mod batch;
 pub mod error;
 pub mod hub;
@@ -22,10 +21,10 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
 use crate::can::Frame;
+pub use crate::can::{AddressError, BusAddress, BusName};
 use crate::time::Instant;
 
 pub use accept::{Accept, FILTERS, FilterError, IdMask};
-pub use address::{AddressError, BusAddress, BusName};
 pub use batch::Batch;
 pub use error::{OpenCause, OpenError, RecvError, SendError};
 pub use hub::{Fault, FaultLine, Hub};
