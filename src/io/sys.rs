@@ -180,9 +180,23 @@ pub fn send_many<const SIZE: usize>(
 /// # Errors
 /// The errno of the call.
 pub fn unacknowledged(socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+    // TIOCOUTQ is the number of SIOCOUTQ.
+    ask_bytes(socket, libc::TIOCOUTQ)
+}
+
+/// Bytes that a connection has received and nobody has read (`SIOCINQ`).
+///
+/// # Errors
+/// The errno of the call.
+pub fn unread(socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+    // FIONREAD is the number of SIOCINQ.
+    ask_bytes(socket, libc::FIONREAD)
+}
+
+fn ask_bytes(socket: BorrowedFd<'_>, request: libc::Ioctl) -> Result<usize, Errno> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: TIOCOUTQ (the number of SIOCOUTQ) writes one int, and `bytes` is one, alive for the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ as _, &raw mut bytes) };
+    // SAFETY: both requests write one int, and `bytes` is one, alive for the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut bytes) };
     Errno::result(result)?;
     Ok(usize::try_from(bytes).unwrap_or(0))
 }

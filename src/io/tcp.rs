@@ -192,6 +192,14 @@ impl TcpLink {
         sys::unacknowledged(self.stream.as_fd()).map_err(LinkError::from)
     }
 
+    /// Bytes that have come and were not read yet.
+    ///
+    /// # Errors
+    /// [`LinkError`]: the connection has ended.
+    pub fn unread(&self) -> Result<usize, LinkError> {
+        sys::unread(self.stream.as_fd()).map_err(LinkError::from)
+    }
+
     /// Makes the next close a reset: the peer sees the connection cut, and what is unsent is lost.
     pub fn reset_on_close(&self) {
         // Where it cannot be set the peer sees an orderly end instead.

@@ -32,12 +32,23 @@ def drive_is_cyclic_with_counter_and_crc(bench):
     drive = Drive(bench)
     monitor = bench.ocpcan("monitor", "vcan0", "--dbc", ROOT / "deploy" / "example.dbc")
     drive.drive_off()
-    mark = drive.bus.mark()
+    mark, log, started = drive.bus.mark(), drive.gateway.mark(), time.monotonic()
+    expect(drive.state() == "ARMED", f"at the beginning of the drive: {drive.gateway_data()}")
     look_for(lambda: drive.speed() > 1, 20, "the vehicle moves")
     drive.server.say('user {"headlights": true, "steering_mode": "crab"}')
-    time.sleep(3)
-    speed = drive.speed()
-    row = drive.commands(mark)
+    drive.bus.wait(lambda frame: frame.id == BODY_CMD and not frame.error and frame.data[0] & 1, 20, mark,
+                   "BODY_CMD with headlights")
+    time.sleep(3)  # nothing is waited for: these are the seconds that are looked at
+    row, stretch_ms = drive.commands(mark), (time.monotonic() - started) * 1000
+    # The answer after the last frame of the stretch says since when the state has been what it is.
+    answers = drive.server.status()["responses"]
+    data = look_for(lambda: (told := drive.server.status())["responses"] > answers + 1 and told, 5, "another answer")
+    held = data["user_data"]["gateway"]
+    expect(held["state"] == "ARMED" and held["armed"] is True and held["since_ms"] >= stretch_ms,
+           f"not ARMED for all of the {stretch_ms:.0f} ms: {held}")
+    left = [text for _, _, text in drive.gateway.lines[log:] if text.startswith("ARMED ->")]
+    expect(not left, f"the gateway left ARMED: {left}")
+    speed = data["user_data"]["speed_kph"]
     frames = [command.frame for command in row]
     expect(len(row) > 100, f"only {len(row)} DRIVE_CMD in more than 3 s")
     expect(all(command.enable and command.throttle > 0 for command in row), "not every frame of the drive drives")
@@ -45,7 +56,7 @@ def drive_is_cyclic_with_counter_and_crc(bench):
     gaps_ms = [(two.time_ns - one.time_ns) / 1e6 for one, two in zip(frames, frames[1:])]
     mean = statistics.mean(gaps_ms)
     bench.note(f"DRIVE_CMD every {mean:.2f} ms (median {statistics.median(gaps_ms):.2f}, longest {max(gaps_ms):.1f}), "
-               f"{len(row)} frames; speed {speed} km/h")
+               f"{len(row)} frames; speed {speed} km/h; ARMED for {held['since_ms']} ms at the end of {stretch_ms:.0f} ms")
     expect(19 <= statistics.median(gaps_ms) <= 21, f"median period {statistics.median(gaps_ms)} ms")
 
     counters = []
@@ -60,11 +71,11 @@ def drive_is_cyclic_with_counter_and_crc(bench):
     expect(all(two == (one + 1) % 16 for one, two in zip(counters, counters[1:])), "the counter jumps")
     drive.check_row()
 
-    body = [decoder.decode(f) for f in drive.bus.frames(BODY_CMD)]
+    # Decoding took its time, and the drive may have ended meanwhile: no frame and no answer from after the stretch.
+    body = [decoder.decode(f) for f in drive.bus.frames(BODY_CMD, frames[0].time_ns, frames[-1].time_ns)]
     expect(body[-1]["HEADLIGHTS"] == "on", f"headlights: {body[-1]}")
     expect(all(one["STEERING_MODE"] == "manual" for one in body), "the steering mode changed while driving")
-    data = drive.server.status()
-    expect(data["user_data"]["gateway"]["armed"] is True and data["user_data"]["gear"] is not None, f"told {data}")
+    expect(data["user_data"]["gear"] is not None, f"told {data}")
     expect(data["pos"] and abs(data["pos"]["lat"]) > 0, f"no position: {data['pos']}")
     expect(abs(data["user_data"]["steer_angle"]) > 1, f"the vehicle does not steer: {data['user_data']}")
 

@@ -182,12 +182,12 @@ impl Tunnel {
             self.call(wait.min(self.due_unheard()), news);
             return;
         }
-        let asked = self.wait(wait);
+        self.wait(wait);
         let now = clock::now();
-        // Away for longer than was asked for: this program did not run, and what waits in the sockets may have come at any
-        // time since the last turn. Up to the time that was asked for is allowed for in the lanes' own limit.
+        // Away for longer than any wait: this program did not run, and what waits in the sockets may have come at any time
+        // since the last turn. What is shorter is allowed for in the lanes' own limit.
         let turned_at = self.turned_at.unwrap_or(now);
-        let came_at = if now.since(turned_at) > asked { turned_at } else { now };
+        let came_at = if now.since(turned_at) > self.idle() { turned_at } else { now };
         self.turned_at = Some(now);
         self.serve((came_at, now), state(), news);
         if self.knocked {
@@ -254,10 +254,16 @@ impl Tunnel {
         (peer.address, peer.bus)
     }
 
-    /// Waits for a socket or a time, and notes who is ready; returns how long at most it waited.
-    fn wait(&mut self, wait: Duration) -> Duration {
+    /// A turn that takes longer than this was a pause of the program.
+    fn idle(&self) -> Duration {
+        (self.max_age() / 4).max(SHORTEST_IDLE)
+    }
+
+    /// Waits for a socket or a time, and notes who is ready.
+    fn wait(&mut self, wait: Duration) {
         let now = clock::now();
-        let idle = (self.max_age() / 4).max(SHORTEST_IDLE);
+        // A fifth less than that: a timer that is late is no pause.
+        let idle = self.idle() * 4 / 5;
         let due = self.peers.iter().filter_map(|(peer, _)| peer.due(now)).min();
         let wait = due.unwrap_or(idle).min(idle).min(wait).min(TURN).min(self.due_unheard());
         let mut fds = heapless::Vec::<PollFd<'_>, POLLED>::new();
@@ -283,7 +289,6 @@ impl Tunnel {
         for (peer, _) in &mut self.peers {
             peer.note_ready(&mut seen);
         }
-        wait
     }
 
     fn serve(&mut self, times: (Instant, Instant), state: StateName, news: &mut dyn FnMut(News)) {

@@ -13,6 +13,7 @@ use super::bus::{BusSocket, REOPEN, Unheard};
 use super::{Bus, Counts, Ended, News, SILENCE, What};
 use crate::can::Frame;
 use crate::io::canbus::{Batch, OpenCause, RecvError, SendError};
+use crate::io::clock;
 use crate::io::tcp::{LinkError, Read, TcpLink};
 use crate::nodes::tunnel::{Count, Lane, TURN, Way};
 use crate::time::{Duration, Instant};
@@ -31,6 +32,9 @@ const UNACKED_CHECK: Duration = Duration::from_millis(100);
 
 /// Rest after a bus that seemed writable and was not: some drivers answer so for as long as their queue is full.
 const FULL_REST: Duration = Duration::from_millis(1);
+
+/// Frames that a bus socket can hold, and more: 384 bytes each in the kernel's count.
+const BUS_BACKLOG: usize = 4_096;
 
 /// Batches that one turn reads or writes before the other peers have theirs.
 const TURNS: usize = 8;
@@ -55,6 +59,41 @@ impl Room {
     }
 }
 
+/// What may have waited in a socket for longer than it looks.
+///
+/// Invariant: what is read after a pause is taken to have come right after the last look before it, until the socket was
+/// seen empty or as much was read as it can have held then. It takes several turns to read a full socket; without this, all
+/// but the first would take old frames for new ones.
+#[derive(Debug, Clone, Copy, Default)]
+struct Backlog {
+    /// Since when, and how much of it is left (frames or bytes).
+    old: Option<(Instant, usize)>,
+}
+
+impl Backlog {
+    fn begin(&mut self, since: Instant, most: usize) {
+        if most == 0 {
+            return;
+        }
+        // A second pause before the first one's backlog is read makes nothing younger.
+        let since = self.old.map_or(since, |(earlier, _)| earlier);
+        self.old = Some((since, most));
+    }
+
+    /// The earliest moment at which what is read now can have come.
+    fn came_at(self, now: Instant) -> Instant {
+        self.old.map_or(now, |(since, _)| since)
+    }
+
+    /// So much was read.
+    fn take(&mut self, count: usize, is_empty: bool) {
+        self.old = self.old.filter(|_| !is_empty).and_then(|(since, left)| {
+            let left = left.saturating_sub(count);
+            (left > 0).then_some((since, left))
+        });
+    }
+}
+
 /// What a peer shares with the others while it is served.
 pub(super) struct Common<'a> {
     pub(super) room: &'a mut Room,
@@ -76,6 +115,9 @@ pub(super) struct Peer {
     reopen_at: Instant,
     /// The last reason why the bus could not be opened, told once.
     told: Option<OpenCause>,
+    /// What waited on the bus, and in the connection, when this program had not run for a while.
+    bus_backlog: Backlog,
+    link_backlog: Backlog,
     /// It was told that the interface is down; the next frame tells that it is back.
     told_down: bool,
     pub(super) lane: Lane,
@@ -117,6 +159,8 @@ impl Peer {
             reopen_at: now,
             told: None,
             told_down: false,
+            bus_backlog: Backlog::default(),
+            link_backlog: Backlog::default(),
             lane,
             segment_bytes: SMALL_SEGMENT,
             segment_checked_at: None,
@@ -197,12 +241,19 @@ impl Peer {
         common: &mut Common<'_>,
         news: &mut dyn FnMut(News),
     ) -> Result<(), Ended> {
+        if came_at < now {
+            // How much that is: the connection can be asked, a bus socket cannot.
+            self.link_backlog.begin(came_at, self.link.unread().unwrap_or(usize::MAX));
+            self.bus_backlog.begin(came_at, BUS_BACKLOG);
+            // Looked at now, whatever the poll saw before the pause: then an empty socket is known to be empty.
+            (self.link_ready, self.bus_ready) = (true, true);
+        }
         if self.bus_rests_until.is_some_and(|until| until <= now) {
             self.bus_rests_until = None;
             self.bus_full = false;
         }
         if self.link_ready {
-            self.read_link((came_at, now), way.as_mut(), news)?;
+            self.read_link(now, way.as_mut(), news)?;
         }
         self.lane.handle_timeout(now).map_err(Ended::Lane)?;
         let version = self.lane.transmit();
@@ -214,8 +265,10 @@ impl Peer {
         if self.lane.is_agreed() {
             self.open_bus(now, bus, common, news);
             if self.bus_ready {
-                self.read_bus((came_at, now), common.room, news);
+                self.read_bus(now, common.room, news);
             }
+            // Once more: a pause in the middle of this makes what was just read old.
+            let now = clock::now();
             self.write_bus(now, way.as_ref(), common.room);
             self.write_link(now, common.room)?;
             self.check_age(now, bus.max_age)?;
@@ -239,7 +292,7 @@ impl Peer {
 
     fn read_link(
         &mut self,
-        (came_at, now): (Instant, Instant),
+        now: Instant,
         mut way: Option<&mut Way<'_>>,
         news: &mut dyn FnMut(News),
     ) -> Result<(), Ended> {
@@ -253,6 +306,8 @@ impl Peer {
                 Read::Nothing => 0,
             };
             self.lane.commit(count);
+            let came_at = self.link_backlog.came_at(now);
+            self.link_backlog.take(count, !self.lane.must_read_again());
             let was_agreed = self.lane.is_agreed();
             let result = self.lane.take(now, came_at, way.as_deref_mut(), &mut |refusal, id| {
                 news(News { peer: Some(self.address), bus: self.bus, what: What::Refused(refusal, id) });
@@ -277,6 +332,8 @@ impl Peer {
             Ok(socket) => {
                 self.socket = Some(socket);
                 self.bus_ready = true;
+                // A socket that was opened, or emptied, just now.
+                self.bus_backlog = Backlog::default();
                 (self.bus_full, self.bus_rests_until) = (false, None);
                 if self.told.take().is_some() {
                     news(News { peer: Some(self.address), bus: self.bus, what: What::BusBack });
@@ -296,7 +353,7 @@ impl Peer {
         self.reopen_at = now + REOPEN;
     }
 
-    fn read_bus(&mut self, (came_at, now): (Instant, Instant), room: &mut Room, news: &mut dyn FnMut(News)) {
+    fn read_bus(&mut self, now: Instant, room: &mut Room, news: &mut dyn FnMut(News)) {
         for _ in 0..TURNS {
             if !self.lane.wants_bus(now) {
                 return;
@@ -320,6 +377,8 @@ impl Peer {
                 self.told_down = false;
                 news(News { peer: Some(self.address), bus: self.bus, what: What::BusBack });
             }
+            let came_at = self.bus_backlog.came_at(now);
+            self.bus_backlog.take(room.read.frames().len(), !room.read.is_full());
             for frame in room.read.frames() {
                 if let Some(class) = self.lane.handle_frame(now, came_at, frame) {
                     news(News { peer: Some(self.address), bus: self.bus, what: What::BusError(class) });
@@ -404,5 +463,38 @@ impl Peer {
         self.unacked_checked_at = now;
         let unacked = self.link.unacknowledged().map_err(Ended::Link)?;
         self.lane.handle_unacked(now, unacked).map_err(Ended::Lane)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backlog_is_old_until_the_socket_was_empty_or_all_it_can_have_held_was_read() {
+        let at = Instant::from_millis;
+        let mut backlog = Backlog::default();
+        assert_eq!(backlog.came_at(at(5)), at(5));
+        // A second of frames, read in several turns: the last of them is as old as the first.
+        backlog.begin(at(1_000), 4_096);
+        for turn in 0..8 {
+            assert_eq!(backlog.came_at(at(3_000 + turn)), at(1_000));
+            backlog.take(512, false);
+        }
+        assert_eq!(backlog.came_at(at(3_008)), at(3_008), "what is read now came after the pause");
+        // The same, seen empty earlier.
+        backlog.begin(at(4_000), 4_096);
+        backlog.take(64, false);
+        assert_eq!(backlog.came_at(at(5_000)), at(4_000));
+        backlog.take(3, true);
+        assert_eq!(backlog.came_at(at(5_000)), at(5_000));
+        // A pause while one is being read makes nothing younger.
+        backlog.begin(at(6_000), 100);
+        backlog.begin(at(7_000), 100);
+        assert_eq!(backlog.came_at(at(8_000)), at(6_000));
+        // Nothing waited.
+        let mut empty = Backlog::default();
+        empty.begin(at(9_000), 0);
+        assert_eq!(empty.came_at(at(9_500)), at(9_500));
     }
 }

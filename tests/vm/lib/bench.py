@@ -133,6 +133,18 @@ class Process:
         except subprocess.TimeoutExpired:
             raise Failure(f"{self.name}: still running after {within_s} s") from None
 
+    def wait_output(self, within_s):
+        """Waits for the exit and for the end of both streams; returns the status. From here on `lines` is complete."""
+        deadline = time.monotonic() + within_s
+        status = self.wait(within_s)
+        with self._changed:
+            while self._open_streams > 0:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise Failure(f"{self.name}: ended with {status}, its output did not within {within_s} s")
+                self._changed.wait(left)
+        return status
+
     def running(self):
         return self._process.poll() is None
 
@@ -214,6 +226,7 @@ class Bench:
     def __init__(self, name):
         self.name = name
         self.notes = []
+        self.early_trips = None  # Drive: cause -> how often it ended the preparation of the drive
         self.processes = []
         self._end = contextlib.ExitStack()
         self.mode = os.environ.get("BENCH_MODE", "native")

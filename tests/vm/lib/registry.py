@@ -1,6 +1,7 @@
 """Finds the guest tests, runs those of one mode one after another, and says how it went.
 
-Owns the output format that tests/run counts: `ok NAME`, `FAIL NAME: why`, and a totals line. Relies on every module in
+Owns the output format that tests/run counts: `ok NAME`, `FAIL NAME: why`, both with the
+number of times that the drive had to be prepared again, and a totals line. Relies on every module in
 tests/vm/ being importable without CAN (the host lists the tests). Never counts a test that did not run as passed.
 """
 import importlib
@@ -86,10 +87,14 @@ def run_one(name, deadline_s, function):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     took = time.monotonic() - started
+    early = ""
+    if bench.early_trips is not None:
+        causes = ", ".join(f"{cause} {times}" for cause, times in sorted(bench.early_trips.items()))
+        early = f"; trips before the test began: {bench.early_trips.total()}{causes and f' ({causes})'}"
     if why is None:
-        print(f"ok {name} ({took:.1f} s)", flush=True)
+        print(f"ok {name} ({took:.1f} s{early})", flush=True)
     else:
-        print(f"FAIL {name}: {why}", flush=True)
+        print(f"FAIL {name}: {why}{early}", flush=True)
     return why is None
 
 
