@@ -1455,8 +1455,8 @@ fn a_number_of_the_user_data_that_its_signal_cannot_say_trips_and_is_not_made_on
         plan.send[1].signals[1].named = true;
         assert_eq!(plan.send[1].signals[1].name, "MODE");
         let envelope = ocpcan::safety::envelope::Envelope::new(&plan);
-        let mut readings = ocpcan::signals::source::Readings::default();
-        readings.pad = Some(Pad::NEUTRAL);
+        let mut readings =
+            ocpcan::signals::source::Readings { pad: Some(Pad::NEUTRAL), ..Default::default() };
         readings.user[1] = UserValue::Number(number);
         assert_eq!(envelope.source_missing(&readings), trips, "{number}");
     }
