@@ -15,6 +15,7 @@ use signal_hook::consts::{
 use signal_hook::iterator::Signals;
 
 use super::safe_stop::last_counters;
+use super::tcpcan::Told;
 use super::{DEFAULT_CONFIG, VERSION, complain, exit};
 use crate::config::{self, Config, RealTime};
 use crate::io::canbus::OpenError;
@@ -28,6 +29,7 @@ use crate::safety::input::{StateName, Status};
 use crate::threads::{Gateway, GatewayOptions, StartError};
 use crate::time::{Duration, Instant, millis_f64};
 use crate::topology::Event;
+use crate::topology::tunnel::What;
 
 /// Runs the gateway.
 #[derive(Debug, clap::Args)]
@@ -101,8 +103,9 @@ struct Main {
     /// The end was asked for, and whether by a person or a supervisor.
     stopping: bool,
     asked: bool,
-    /// News of the tunnels' peers that are told: the counters have them all.
-    news: Allowance,
+    /// Refusals of the tunnels that are told, and peers that come and go: the counters have them all.
+    refusals: Allowance,
+    visits: Told,
 }
 
 impl Main {
@@ -147,7 +150,8 @@ impl Main {
             said_ready: false,
             stopping: false,
             asked: false,
-            news: Allowance::new(REFUSALS_PER_S),
+            refusals: Allowance::new(REFUSALS_PER_S),
+            visits: Told::default(),
         })
     }
 
@@ -303,7 +307,15 @@ impl Main {
     /// Writes down what the tunnels have to tell. What peers can cause without end is counted, and a few a second are told.
     fn take_news(&mut self, gateway: &Gateway) {
         while let Some(news) = gateway.tunnel_news.take() {
-            if super::tcpcan::is_up_to_peers(&news.what) && !self.news.take(clock::now()) {
+            // Each kind has its own measure: those who come and go must not hide who was refused.
+            let is_refusal = matches!(news.what, What::Refused(..) | What::NotAllowed);
+            let now = clock::now();
+            let told = if is_refusal {
+                self.refusals.take(now)
+            } else {
+                !super::tcpcan::is_up_to_peers(&news.what) || self.visits.take(now)
+            };
+            if !told {
                 continue;
             }
             let Some(Ok(address)) = self.config.plan.buses.get(news.bus).map(|bus| bus.interface.parse())

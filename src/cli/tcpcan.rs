@@ -18,7 +18,7 @@ use crate::io::runtime::BusLock;
 use crate::io::tcp::{Connector, LinkError, Listener};
 use crate::proto::tcpcan::PORT;
 use crate::safety::allow::{AllowList, Network};
-use crate::safety::injection::{Allowance, Refusal};
+use crate::safety::injection::Refusal;
 use crate::safety::input::StateName;
 use crate::threads::tcpcan::{Bus, Door, Ended, News, Settings, Tunnel, What};
 use crate::time::{Duration, Instant};
@@ -76,8 +76,9 @@ pub struct Args {
 /// How often signals, the lock of the bus and the counters are looked at, at least.
 const TURN: Duration = Duration::from_millis(100);
 
-/// News of peers that are told in a second; the counters have them all. As many as a person can read.
-const TOLD_PER_S: u32 = 10;
+/// News of peers that are told in a second; the counters have them all. Three for each of the eight peers that may come at
+/// once: connected, agreed, ended.
+const TOLD_PER_S: u32 = 24;
 
 /// A gateway that comes later is noticed within this.
 const LOOK: Duration = Duration::from_secs(1);
@@ -135,7 +136,7 @@ pub(super) fn run(args: &Args) -> u8 {
         let seed = clock::now().as_nanos();
         Tunnel::client(settings, Connector::new(&args.host, args.port, seed))
     };
-    Command { args, log, tunnel, told_at: None, news: Allowance::new(TOLD_PER_S), untold: 0, broken: false }
+    Command { args, log, tunnel, told_at: None, news: Told::default(), untold: 0, broken: false }
         .run(&signals)
 }
 
@@ -221,7 +222,7 @@ struct Command<'a> {
     /// When the last error of the bus was told.
     told_at: Option<Instant>,
     /// What may still be told of peers.
-    news: Allowance,
+    news: Told,
     /// News that were not.
     untold: u64,
     /// The bus cannot be opened.
@@ -323,6 +324,24 @@ impl Command<'_> {
             }
             _ => self.log.line(format_args!("{}{again}", line(news, address, address))),
         }
+    }
+}
+
+/// How much was told of peers in this second.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    since: Option<Instant>,
+    lines: u32,
+}
+
+impl Told {
+    /// Takes the right to one line more, if there is one.
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now.since(since) >= Duration::from_secs(1)) {
+            *self = Self { since: Some(now), lines: 0 };
+        }
+        self.lines += 1;
+        self.lines <= TOLD_PER_S
     }
 }
 
