@@ -1463,6 +1463,32 @@ fn a_number_of_the_user_data_that_its_signal_cannot_say_trips_and_is_not_made_on
 }
 
 #[test]
+fn a_number_is_judged_as_the_signal_gets_it() {
+    let missing = |change: &dyn Fn(&mut ocpcan::signals::plan::SignalPlan), number: f64| {
+        let mut plan = plan::plan(PLAIN);
+        change(&mut plan.send[1].signals[1]);
+        let envelope = ocpcan::safety::envelope::Envelope::new(&plan);
+        let mut readings =
+            ocpcan::signals::source::Readings { pad: Some(Pad::NEUTRAL), ..Default::default() };
+        readings.user[1] = UserValue::Number(number);
+        envelope.source_missing(&readings)
+    };
+    // Named values 0 and 100, chosen by 0 and 1: the 1 is not in the signal's unit.
+    let switch = |signal: &mut ocpcan::signals::plan::SignalPlan| {
+        signal.named = true;
+        signal.codec.factor = 50.0;
+        signal.transform = ocpcan::signals::transform::Transform::switch(0.0, 100.0);
+        signal.max = 100.0;
+    };
+    assert!(!missing(&switch, 1.0) && !missing(&switch, 0.0) && missing(&switch, 100.0));
+    // Mirrored: 0 to -2 becomes 0 to 2.
+    let mirrored = |signal: &mut ocpcan::signals::plan::SignalPlan| {
+        signal.transform = signal.transform.inverted();
+    };
+    assert!(!missing(&mirrored, -2.0) && missing(&mirrored, 2.0) && missing(&mirrored, -3.0));
+}
+
+#[test]
 fn a_frame_that_does_not_decode_to_what_was_meant_is_never_sent() {
     let mut plan = plan::plan(PLAIN);
     // Brake and throttle share bits: the configuration refuses it, the core does not rely on that.

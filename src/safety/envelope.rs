@@ -277,24 +277,20 @@ fn asked(plan: &SignalPlan, memory: &Memory, readings: &Readings) -> Option<f64>
 /// somebody's statement, and beyond them it is a mistake.
 fn wanted(plan: &SignalPlan, source: Source, readings: &Readings) -> Option<f64> {
     let reading = source.read(readings);
-    if let (Source::User(_), Reading::Number(number)) = (source, reading) {
-        let (low, high) = match plan.transform.shape {
-            Shape::Direct => (plan.min, plan.max),
-            Shape::Centred { low, high, .. } | Shape::OneSided { low, high } => {
-                (low.min(high), low.max(high))
-            }
-            // Takes 0 and 1 and nothing else.
-            Shape::Switch { .. } => (0.0, 1.0),
-        };
-        let slack = BEYOND * (high - low);
-        if !(low - slack..=high + slack).contains(&number) {
-            return None;
-        }
-        if plan.named && !plan.codec.carries(number) {
-            return None;
-        }
-    }
-    plan.transform.apply(reading)
+    let value = plan.transform.apply(reading)?;
+    let (Source::User(_), Reading::Number(number)) = (source, reading) else { return Some(value) };
+    let is_within = |number: f64, a: f64, b: f64| {
+        let slack = BEYOND * (b - a).abs();
+        (a.min(b) - slack..=a.max(b) + slack).contains(&number)
+    };
+    let is_said = match plan.transform.shape {
+        // The number is the value: it must be one that the signal has.
+        Shape::Direct => is_within(value, plan.min, plan.max) && (!plan.named || plan.codec.carries(value)),
+        Shape::Centred { low, high, .. } | Shape::OneSided { low, high } => is_within(number, low, high),
+        // Has taken 0 or 1, and nothing else.
+        Shape::Switch { .. } => true,
+    };
+    is_said.then_some(value)
 }
 
 /// One step towards the target, no faster than the limits.
