@@ -6,6 +6,7 @@ use std::sync::MutexGuard;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use ocpcan::io::runtime::RuntimeDirectory;
 use ocpcan::sim::live::ocp::{LiveOptions, OcpSimHandle};
 use ocpcan::sim::ocp::Options;
 
@@ -94,14 +95,24 @@ impl Drop for Service {
     }
 }
 
+/// The runtime directory of the program.
+fn runtime(config: &std::path::Path) -> PathBuf {
+    config.parent().unwrap().join("service")
+}
+
 fn run(config: &std::path::Path) -> Child {
-    let runtime = config.parent().unwrap().join("service");
+    run_with(config, &[])
+}
+
+fn run_with(config: &std::path::Path, more: &[&str]) -> Child {
+    let runtime = runtime(config);
     std::fs::create_dir_all(&runtime).unwrap();
     let log =
         std::fs::OpenOptions::new().create(true).append(true).open(config.with_extension("log")).unwrap();
     Command::new(env!("CARGO_BIN_EXE_ocpcan"))
         .args(["run", "--config"])
         .arg(config)
+        .args(more)
         .env("RUNTIME_DIRECTORY", runtime)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -165,6 +176,29 @@ fn row_86_a_stray_signal_does_not_end_it_and_a_hangup_does_not_cut_the_stop_shor
     // The stop profile ran: the brake came by its ramp, which takes longer than an end at once.
     let stopping = service.road.sent().iter().skip(from).filter(|drive| drive.is_safe()).count();
     assert!(stopping >= 10, "{stopping} safe frames");
+}
+
+#[test]
+fn a_lockout_is_acknowledged_by_a_stop_of_its_own_gateway_and_not_by_a_look_or_another_one() {
+    let mut service = Service::start();
+    let lockout = |bus: &str| RuntimeDirectory::at(runtime(&service.config)).unwrap().of([bus]);
+    let (own, other) = (lockout(&service.road.address.to_string()), lockout("sim:elsewhere"));
+    service.signal(Signal::SIGKILL);
+    service.child.wait().unwrap();
+    for (more, is_acknowledged) in [(&["--listen"][..], false), (&[], true)] {
+        for directory in [&own, &other] {
+            directory.set_lockout("foreign_writer").unwrap();
+        }
+        service.child = run_with(&service.config, more);
+        // What the last process told is gone with its session.
+        let connections = service.ocp.snapshot().connections;
+        wait_for(|| service.ocp.snapshot().connections > connections, "its connection");
+        wait_for(|| service.state() == "LOCKOUT", "LOCKOUT");
+        service.signal(Signal::SIGTERM);
+        assert_eq!(service.child.wait().unwrap().code(), Some(0));
+        assert_eq!(own.lockout().is_none(), is_acknowledged, "after a run with {more:?}");
+        assert!(other.lockout().is_some(), "another gateway's");
+    }
 }
 
 #[test]
