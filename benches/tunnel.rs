@@ -7,7 +7,8 @@
 //!
 //! `OCPCAN_BENCH_N` is the number of runs per scenario (median and worst are shown), `OCPCAN_BENCH_ONLY` a part of a
 //! scenario's name. With `OCPCAN_BENCH_KERNEL=1` the buses are the kernel interfaces `ca` and `cb` (vcan), and
-//! `OCPCAN_BENCH_SLOWER` divides every rate (an emulated machine). System calls need strace; without it they are left out.
+//! `OCPCAN_BENCH_SLOWER` divides every rate (an emulated machine). System calls need strace; without it they are left out;
+//! `OCPCAN_BENCH_CALLS=1` lists them by name.
 
 #![allow(
     clippy::disallowed_methods,
@@ -258,10 +259,10 @@ fn system_calls(slower: u32) {
             .map(|trace| {
                 trace.signal(nix::sys::signal::Signal::SIGINT);
                 trace.finish(peers::PATIENCE);
-                // `100.00    0.012345           1     12345       678 total`
                 if std::env::var_os("OCPCAN_BENCH_CALLS").is_some() {
                     trace.lines().iter().for_each(|line| println!("    {line}"));
                 }
+                // `100.00    0.012345           1     12345       678 total`
                 let total =
                     trace.lines().into_iter().find(|line| line.ends_with(" total")).unwrap_or_default();
                 total.split_whitespace().nth(3).and_then(|n| n.parse::<f64>().ok()).unwrap_or(f64::NAN)

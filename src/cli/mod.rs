@@ -109,6 +109,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
+/// Whether stdout takes pictures: a terminal, and not a dumb one.
+pub(crate) fn has_screen() -> bool {
+    io::IsTerminal::is_terminal(&io::stdout()) && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
 /// Writes a command's result to stdout. A reader that has seen enough (`| head`) is no error.
 pub(crate) fn print(text: &str) -> u8 {
     let mut out = io::stdout().lock();

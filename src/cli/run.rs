@@ -6,7 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is the main thread: it waits for the others to end")]
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use signal_hook::consts::{
@@ -24,12 +24,10 @@ use crate::io::runtime::{BusLock, LastCounters, RuntimeDirectory};
 use crate::io::{clock, notify, sys};
 use crate::nodes::report::next_step;
 use crate::safety::faults::Fault;
-use crate::safety::injection::Allowance;
 use crate::safety::input::{StateName, Status};
 use crate::threads::{Gateway, GatewayOptions, StartError};
 use crate::time::{Duration, Instant, millis_f64};
 use crate::topology::Event;
-use crate::topology::tunnel::What;
 
 /// Runs the gateway.
 #[derive(Debug, clap::Args)]
@@ -50,9 +48,6 @@ const JOIN_LIMIT: Duration = Duration::from_millis(300);
 
 /// The same hint about arming is written again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
-
-/// Refused frames and connections that are told in a second; all are counted.
-const REFUSALS_PER_S: u32 = 10;
 
 /// Runs the command.
 pub(super) fn run(args: &Args) -> u8 {
@@ -103,9 +98,8 @@ struct Main {
     /// The end was asked for, and whether by a person or a supervisor.
     stopping: bool,
     asked: bool,
-    /// Refusals of the tunnels that are told, and peers that come and go: the counters have them all.
-    refusals: Allowance,
-    visits: Told,
+    /// News of the tunnels' peers that are told.
+    news: Told,
 }
 
 impl Main {
@@ -150,8 +144,7 @@ impl Main {
             said_ready: false,
             stopping: false,
             asked: false,
-            refusals: Allowance::new(REFUSALS_PER_S),
-            visits: Told::default(),
+            news: Told::default(),
         })
     }
 
@@ -253,7 +246,7 @@ impl Main {
         // Asked for twice by a person, it ends at once. What the system adds by itself (a terminal that closes sends SIGHUP
         // beside SIGINT, systemd may send it beside SIGTERM) is no second request.
         let is_asked = matches!(signal, SIGTERM | SIGINT | SIGQUIT);
-        let is_new = if is_asked { self.asked || !self.stopping } else { !self.stopping };
+        let is_new = !self.stopping || (is_asked && self.asked);
         self.asked |= is_asked;
         self.stopping = true;
         if !is_new {
@@ -307,15 +300,7 @@ impl Main {
     /// Writes down what the tunnels have to tell. What peers can cause without end is counted, and a few a second are told.
     fn take_news(&mut self, gateway: &Gateway) {
         while let Some(news) = gateway.tunnel_news.take() {
-            // Each kind has its own measure: those who come and go must not hide who was refused.
-            let is_refusal = matches!(news.what, What::Refused(..) | What::NotAllowed);
-            let now = clock::now();
-            let told = if is_refusal {
-                self.refusals.take(now)
-            } else {
-                !super::tcpcan::is_up_to_peers(&news.what) || self.visits.take(now)
-            };
-            if !told {
+            if !self.news.take(&news.what, clock::now()) {
                 continue;
             }
             let Some(Ok(address)) = self.config.plan.buses.get(news.bus).map(|bus| bus.interface.parse())
@@ -438,7 +423,7 @@ struct Screen {
 
 impl Screen {
     fn new() -> Self {
-        Self { is_terminal: std::io::stdout().is_terminal(), lines: 0, status: None, last_reaction: None }
+        Self { is_terminal: super::has_screen(), lines: 0, status: None, last_reaction: None }
     }
 
     /// Whether this reaction has not been told yet.

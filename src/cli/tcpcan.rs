@@ -76,9 +76,12 @@ pub struct Args {
 /// How often signals, the lock of the bus and the counters are looked at, at least.
 const TURN: Duration = Duration::from_millis(100);
 
-/// News of peers that are told in a second; the counters have them all. Three for each of the eight peers that may come at
-/// once: connected, agreed, ended.
-const TOLD_PER_S: u32 = 24;
+/// Refused frames and connections that are told in a second; all are counted.
+const REFUSALS_PER_S: u32 = 10;
+
+/// Comings and goings that are told in a second. Three for each of the eight peers that may come at once: connected, agreed,
+/// ended.
+const VISITS_PER_S: u32 = 24;
 
 /// A gateway that comes later is noticed within this.
 const LOOK: Duration = Duration::from_secs(1);
@@ -306,7 +309,7 @@ impl Command<'_> {
         if is_ordinary && !self.args.verbose {
             return;
         }
-        if is_up_to_peers(&news.what) && !self.news.take(now) {
+        if !self.news.take(&news.what, now) {
             self.untold += 1;
             return;
         }
@@ -327,27 +330,40 @@ impl Command<'_> {
     }
 }
 
-/// How much was told of peers in this second.
+/// Which news are told: what peers can cause as often as they like is told a few times a second, and the counters have it
+/// all. Refusals have their own measure: those who come and go must not hide who was refused.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    since: Option<Instant>,
-    lines: u32,
+    refusals: Lines,
+    visits: Lines,
 }
 
 impl Told {
-    /// Takes the right to one line more, if there is one.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
-        if self.since.is_none_or(|since| now.since(since) >= Duration::from_secs(1)) {
-            *self = Self { since: Some(now), lines: 0 };
+    /// Takes the right to tell this, if there is one.
+    pub(super) fn take(&mut self, what: &What, now: Instant) -> bool {
+        match what {
+            What::Refused(..) | What::NotAllowed => self.refusals.take(REFUSALS_PER_S, now),
+            What::Connected | What::Agreed | What::Ended(_) => self.visits.take(VISITS_PER_S, now),
+            _ => true,
         }
-        self.lines += 1;
-        self.lines <= TOLD_PER_S
     }
 }
 
-/// Whether a peer can cause it as often as it likes.
-pub(super) const fn is_up_to_peers(what: &What) -> bool {
-    matches!(what, What::Refused(..) | What::NotAllowed | What::Connected | What::Agreed | What::Ended(_))
+/// Lines told in this second.
+#[derive(Debug, Default)]
+struct Lines {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl Lines {
+    fn take(&mut self, most: u32, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now.since(since) >= Duration::from_secs(1)) {
+            *self = Self { since: Some(now), count: 0 };
+        }
+        self.count = self.count.saturating_add(1);
+        self.count <= most
+    }
 }
 
 /// What a line ends with where the tunnel goes on trying.

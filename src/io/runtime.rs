@@ -90,8 +90,8 @@ impl RuntimeDirectory {
     /// The same directory, for the gateway that drives these buses.
     #[must_use]
     pub fn of<'a>(self, buses: impl IntoIterator<Item = &'a str>) -> Self {
-        // No name of an interface holds a slash, and none of a built-in bus.
-        let ending = buses.into_iter().map(|bus| bus.replace('/', "_")).collect::<Vec<_>>().join("+");
+        // No name of a bus holds a slash or a plus.
+        let ending = buses.into_iter().collect::<Vec<_>>().join("+");
         Self { ending: format!("-{ending}"), ..self }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 
 use super::observer::Observer;
 use crate::nodes::report::next_step;
@@ -39,9 +39,7 @@ impl Screen {
     pub(super) fn new(start: Instant) -> Self {
         Self {
             start,
-            // A dumb terminal takes no picture.
-            is_terminal: std::io::stdout().is_terminal()
-                && std::env::var_os("TERM").is_none_or(|t| t != "dumb"),
+            is_terminal: crate::cli::has_screen(),
             drawn: 0,
             shown_at: None,
             said: VecDeque::new(),

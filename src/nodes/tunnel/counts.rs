@@ -121,6 +121,12 @@ impl Counts {
         Count::ALL.iter().map(|count| (*count, self.get(*count)))
     }
 
+    /// The sum of all reasons whose words begin so.
+    #[must_use]
+    pub fn sum(&self, beginning: &str) -> u64 {
+        self.iter().filter(|(count, _)| count.text().starts_with(beginning)).map(|(_, value)| value).sum()
+    }
+
     /// Adds all numbers of another set.
     pub fn absorb(&mut self, other: &Self) {
         for (cell, more) in self.0.iter_mut().zip(other.0) {
