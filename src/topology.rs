@@ -6,12 +6,14 @@
 
 mod channel;
 mod shared;
+pub mod station;
 pub mod tunnel;
 
 use std::mem::size_of;
 
 pub use self::channel::{Rx, Tx, channel};
 pub use self::shared::{Counter, Shared};
+use self::station::StationNews;
 use self::tunnel::News;
 use crate::can::Frame;
 use crate::io::canbus::{OpenCause, Port};
@@ -20,7 +22,7 @@ use crate::limits::{BUSES, COMMAND_DEPTH, EVENT_DEPTH, FEEDBACK_DEPTH};
 use crate::safety::input::{Command, Status};
 use crate::time::Instant;
 
-/// A thread of the vehicle role.
+/// A thread of the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Thread {
     /// Signals, thread ends, log lines.
@@ -33,6 +35,8 @@ pub enum Thread {
     Watchdog,
     /// The tunnels, where the configuration has any.
     Tcpcan,
+    /// The operator's side: the only thread beside main where `role = "operator"`.
+    Station,
 }
 
 /// A row of the table of threads.
@@ -50,7 +54,8 @@ pub struct ThreadSpec {
 
 impl Thread {
     /// Every kind of thread.
-    pub const ALL: [Self; 5] = [Self::Main, Self::Ocp, Self::Can, Self::Watchdog, Self::Tcpcan];
+    pub const ALL: [Self; 6] =
+        [Self::Main, Self::Ocp, Self::Can, Self::Watchdog, Self::Tcpcan, Self::Station];
 
     /// The row of this thread.
     #[must_use]
@@ -86,6 +91,12 @@ impl Thread {
                 priority: None,
                 duty: "tunnel with bounded buffers for each peer, every frame of a peer through the gate",
             },
+            Self::Station => ThreadSpec {
+                name: "station",
+                waits_on: "the Player's connection and every bus in one poll, 20 ms at most",
+                priority: None,
+                duty: "operator role: panel to user data, acks of every vehicle, feedback to the dashboard",
+            },
         }
     }
 }
@@ -118,6 +129,8 @@ pub enum Edge {
     DeadSockets,
     /// What the tunnel has to tell the log.
     TunnelNews,
+    /// What the operator station has to tell the log.
+    StationNews,
 }
 
 /// A row of the table of channels.
@@ -139,7 +152,7 @@ pub struct EdgeSpec {
 
 impl Edge {
     /// Every channel.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Operator,
         Self::FeedbackToWatchdog,
         Self::FeedbackToOcp,
@@ -148,6 +161,7 @@ impl Edge {
         Self::Sockets,
         Self::DeadSockets,
         Self::TunnelNews,
+        Self::StationNews,
     ];
 
     /// The name in tables.
@@ -162,6 +176,7 @@ impl Edge {
             Self::Sockets => "sockets",
             Self::DeadSockets => "dead-sockets",
             Self::TunnelNews => "tunnel-news",
+            Self::StationNews => "station-news",
         }
     }
 
@@ -178,7 +193,7 @@ impl Edge {
         ) -> EdgeSpec {
             EdgeSpec { from, to, depth, when_full, message_bytes, why }
         }
-        use Thread::{Can, Main, Ocp, Tcpcan, Watchdog};
+        use Thread::{Can, Main, Ocp, Station, Tcpcan, Watchdog};
         use WhenFull::{DropNewest, EvictOldest};
         match self {
             Self::Operator => row(
@@ -239,6 +254,14 @@ impl Edge {
                 DropNewest,
                 size_of::<News>(),
                 "a hostile peer must not push out the events of the watchdog",
+            ),
+            Self::StationNews => row(
+                Station,
+                Main,
+                EVENT_DEPTH,
+                DropNewest,
+                size_of::<StationNews>(),
+                "the first events tell the cause; a slow log must not hold the panel",
             ),
         }
     }

@@ -7,10 +7,12 @@ mod completions;
 mod demo;
 mod man;
 pub mod monitor;
+mod player;
 mod run;
 mod safe_stop;
 pub mod sim_ocp;
 pub mod sim_vehicle;
+mod station;
 mod tcpcan;
 mod topology;
 
@@ -60,6 +62,7 @@ enum Command {
     Check(check::Args),
     Demo(demo::Args),
     Monitor(monitor::Args),
+    Player(player::Args),
     Tcpcan(tcpcan::Args),
     /// Plays the other end of a line: the operator's side, or the vehicle
     #[command(subcommand)]
@@ -92,6 +95,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
             Command::Check(args) => check::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Monitor(args) => monitor::run(args),
+            Command::Player(args) => player::run(&args),
             Command::Tcpcan(args) => tcpcan::run(&args),
             Command::Sim(Sim::Ocp(args)) => sim_ocp::run(&args),
             Command::Sim(Sim::Vehicle(args)) => sim_vehicle::run(&args),

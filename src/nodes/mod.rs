@@ -6,6 +6,8 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod ocp;
+pub mod player;
 pub mod report;
+pub mod station;
 pub mod tunnel;
 pub mod watchdog;

@@ -5,6 +5,7 @@
 
 use super::envelope::{Envelope, is_actuator};
 use crate::can::Frame;
+use crate::signals::pack::{self, PackError};
 use crate::signals::plan::{Plan, SendMode, SendPlan};
 use crate::time::{Duration, Instant};
 
@@ -74,13 +75,6 @@ pub struct Transmission {
     pub counter: u32,
     /// Whether it holds safe values or a stop profile, that is, was packed outside ARMED.
     pub safe: bool,
-}
-
-/// Why a frame could not be packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PackError {
-    /// A value does not fit, or does not decode to what was meant: raises `EncodingCheck`, nothing is sent.
-    Check,
 }
 
 impl Transmitter {
@@ -176,8 +170,9 @@ impl Transmitter {
             if !bus_ready(slot.plan.bus) || !Self::is_due(slot, now, echo_limit) {
                 continue;
             }
-            let frame = pack(&slot.plan, message, slot.counter, envelope, enable)
-                .map_err(|error| (message, error))?;
+            let frame =
+                pack::frame(&slot.plan, slot.counter, enable.bit(&slot.plan), || envelope.values(message))
+                    .map_err(|error| (message, error))?;
             // Outside ARMED the envelope gives safe values and stop profiles only.
             let safe = enable != Enable::On;
             return Ok(Some(Transmission {
@@ -314,41 +309,6 @@ impl Enable {
             Self::On => true,
         })
     }
-}
-
-/// Packs one frame and checks that it decodes to what was meant.
-fn pack(
-    plan: &SendPlan,
-    message: usize,
-    counter: u32,
-    envelope: &Envelope,
-    enable: Enable,
-) -> Result<Frame, PackError> {
-    let mut data = [0_u8; 64];
-    let data = data.get_mut(..usize::from(plan.len)).ok_or(PackError::Check)?;
-    for (signal, value) in envelope.values(message) {
-        signal.codec.encode(data, value).map_err(|_| PackError::Check)?;
-    }
-    if let Some(place) = plan.enable {
-        place.codec.encode(data, f64::from(u8::from(enable.bit(plan)))).map_err(|_| PackError::Check)?;
-    }
-    if let Some(place) = plan.counter {
-        place.codec.encode(data, f64::from(counter)).map_err(|_| PackError::Check)?;
-    }
-    if let Some(checksum) = plan.checksum {
-        checksum.apply(data).map_err(|_| PackError::Check)?;
-    }
-    // The second half of the pair: what the vehicle will read is what was meant, to half a step.
-    for (signal, value) in envelope.values(message) {
-        let read = signal.codec.decode(data).ok_or(PackError::Check)?;
-        let step = (signal.codec.factor.abs() * 0.5).max(value.abs() * 1e-6) + 1e-9;
-        let inside = read >= signal.min - step && read <= signal.max + step;
-        if !inside || (read - value).abs() > step {
-            return Err(PackError::Check);
-        }
-    }
-    let frame = if plan.fd { Frame::fd(plan.id, data, true, false) } else { Frame::data(plan.id, data) };
-    frame.map_err(|_| PackError::Check)
 }
 
 /// Whether an echo is the frame that was sent; bit-rate and error-state flags of the driver do not matter.

@@ -9,6 +9,8 @@ pub mod bits;
 pub mod dbc;
 pub mod e2e;
 pub mod feedback;
+pub mod pack;
 pub mod plan;
 pub mod source;
+pub mod station;
 pub mod transform;

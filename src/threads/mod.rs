@@ -9,6 +9,8 @@
 mod can;
 mod fault_point;
 mod ocp;
+pub mod player;
+pub mod station;
 pub mod tcpcan;
 mod watchdog;
 

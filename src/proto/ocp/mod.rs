@@ -12,13 +12,14 @@
 //!
 //! The path of a message: [`frame::Deframer`] -> [`control::decode`] -> [`user_data::UserPaths::extract`] for what
 //! the operator side added -> [`response::ResponseWriter`] for the answer. [`server`] is the other end, for
-//! simulators and tests.
+//! simulators and tests. [`player`] is the operator's side, both ends of it.
 
 pub mod control;
 pub mod frame;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod gamepad;
+pub mod player;
 pub mod response;
 pub mod server;
 pub mod user_data;

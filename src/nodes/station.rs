@@ -1,0 +1,395 @@
+//! The operator station, decided: panel frames and feedback in, one client message and the dashboard's frames out.
+//!
+//! Owns which vehicle is active, what `user_data` says, and what each dashboard signal shows. Relies on the mapping engine
+//! of `signals` and on [`super::player`] for the feedback. Never waits. Never sends a panel value that is stale: the rest
+//! value goes out instead, with `panel_ok` false, and nothing reaches a vehicle that was not chosen.
+
+use serde_json::{Map, Value};
+
+use super::player::PlayerNode;
+use crate::can::Frame;
+use crate::proto::ocp::player::{ClientMessage, ClientVehicle, Dialect, VehicleFeedback};
+use crate::signals::feedback::{FeedbackTable, FeedbackVerdict};
+use crate::signals::pack;
+use crate::signals::plan::{SendMode, SignalPlan, SignalRef};
+use crate::signals::source::{Reading, Readings, Source, UserValue};
+use crate::signals::station::{ActiveVehicle, Form, Own, SinkValue, Slot, StationPlan};
+use crate::time::{Duration, Instant, millis_f64};
+
+/// How old what is shown may be.
+#[derive(Debug, Clone, Copy)]
+pub struct StationTimes {
+    /// Feedback older than this is stale.
+    pub feedback_stale: Duration,
+    /// `vehicle_data` older than this (`ms_since_last_vehicle_data`) is stale.
+    pub data_stale: Duration,
+}
+
+/// Which vehicle is chosen, as the log tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Choice {
+    /// No vehicle is connected.
+    #[default]
+    Nobody,
+    /// This one.
+    Vehicle(String),
+    /// Several vehicles are connected, and the configuration names none.
+    Several,
+    /// The panel's selector says a value that stands for no vehicle, or is stale.
+    NotSelected,
+}
+
+/// A dashboard frame's place in time.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    next_due: Instant,
+    last_sent: Option<Instant>,
+    counter: u32,
+}
+
+/// One operator station.
+#[derive(Debug)]
+pub struct StationNode {
+    plan: StationPlan,
+    times: StationTimes,
+    panel: FeedbackTable,
+    /// Given by the command line, in place of the configuration.
+    forced: Option<String>,
+    choice: Choice,
+    /// The vehicle that got the panel last: it must hear that the panel is gone.
+    last_chosen: Option<String>,
+    is_released: bool,
+    counter: u64,
+    pace: Vec<Pace>,
+    readings: Readings,
+    /// One for each dashboard signal, in the order of the plan.
+    values: Vec<Vec<f64>>,
+}
+
+impl StationNode {
+    /// A station that has heard nothing yet.
+    #[must_use]
+    pub fn new(plan: StationPlan, times: StationTimes) -> Self {
+        let pace = Pace { next_due: Instant::ZERO, last_sent: None, counter: 0 };
+        Self {
+            panel: FeedbackTable::new(&plan.receive),
+            pace: vec![pace; plan.send.len()],
+            values: plan
+                .send
+                .iter()
+                .map(|send| send.signals.iter().map(|signal| signal.safe).collect())
+                .collect(),
+            plan,
+            times,
+            forced: None,
+            choice: Choice::default(),
+            last_chosen: None,
+            is_released: false,
+            counter: 0,
+            readings: Readings::default(),
+        }
+    }
+
+    /// Chooses this vehicle, whatever configuration and panel say.
+    pub fn choose(&mut self, vehicle: Option<String>) {
+        self.forced = vehicle;
+    }
+
+    /// The station ends: from now on the panel counts as gone, so that the vehicle stops at once and not when the silence
+    /// is noticed.
+    pub const fn release(&mut self) {
+        self.is_released = true;
+    }
+
+    /// Takes a frame of a bus; whether it is a panel frame that is believed.
+    pub fn handle_frame(&mut self, at: Instant, bus: usize, frame: &Frame) -> FeedbackVerdict {
+        self.panel.handle_frame(at, bus, frame)
+    }
+
+    /// Whether every frame of the panel is fresh. Without a panel there is nothing that could be missing.
+    #[must_use]
+    pub fn panel_ok(&self, now: Instant) -> bool {
+        self.plan.receive.iter().enumerate().all(|(index, frame)| {
+            !self.panel.failed(index)
+                && self.panel.age(now, index).is_some_and(|age| age <= frame.stale_after)
+        })
+    }
+
+    /// The name of the first panel frame that is not fresh.
+    #[must_use]
+    pub fn missing_panel(&self, now: Instant) -> Option<&str> {
+        let frames = self.plan.receive.iter().enumerate();
+        let mut stale = frames.filter(|(index, frame)| {
+            self.panel.failed(*index) || self.panel.age(now, *index).is_none_or(|age| age > frame.stale_after)
+        });
+        stale.next().map(|(_, frame)| frame.name.as_str())
+    }
+
+    /// Which vehicle is chosen, as of the last message.
+    #[must_use]
+    pub const fn choice(&self) -> &Choice {
+        &self.choice
+    }
+
+    /// The chosen vehicle's name.
+    #[must_use]
+    pub fn choice_name(&self) -> Option<&str> {
+        match &self.choice {
+            Choice::Vehicle(name) => Some(name),
+            Choice::Nobody | Choice::Several | Choice::NotSelected => None,
+        }
+    }
+
+    /// A panel value; `None` while its frame is stale or not believed.
+    fn panel_value(&self, now: Instant, signal: SignalRef) -> Option<f64> {
+        let frame = self.plan.receive.get(signal.receive)?;
+        if self.panel.failed(signal.receive) {
+            return None;
+        }
+        self.panel.value(now, signal, frame.stale_after).fresh()
+    }
+
+    fn chosen(&self, now: Instant, player: &PlayerNode) -> Choice {
+        if let Some(name) = &self.forced {
+            return Choice::Vehicle(name.clone());
+        }
+        match &self.plan.active {
+            ActiveVehicle::Named(name) => Choice::Vehicle(name.clone()),
+            ActiveVehicle::Panel { signal, vehicles } => {
+                let value = self.panel_value(now, *signal);
+                let found = value.and_then(|value| vehicles.iter().find(|(number, _)| *number == value));
+                found.map_or(Choice::NotSelected, |(_, name)| Choice::Vehicle(name.clone()))
+            }
+            ActiveVehicle::Only => {
+                let is_driven = |name: &&String| {
+                    player.vehicles().get(*name).is_some_and(|seen| seen.feedback.is_monitor != Some(true))
+                };
+                let mut driven = player.connected().iter().filter(is_driven);
+                match (driven.next(), driven.next()) {
+                    (None, _) => Choice::Nobody,
+                    (Some(name), None) => Choice::Vehicle(name.clone()),
+                    (Some(_), Some(_)) => Choice::Several,
+                }
+            }
+        }
+    }
+
+    /// The next message: every vehicle's acks, and the panel for the one that is chosen.
+    pub fn message(&mut self, now: Instant, player: &PlayerNode) -> ClientMessage {
+        self.choice = self.chosen(now, player);
+        let active_vehicle = match &self.choice {
+            Choice::Vehicle(name) => {
+                self.last_chosen = Some(name.clone());
+                Some(name.clone())
+            }
+            // The last one hears that nothing is commanded any more; it is the active one no longer.
+            Choice::Nobody | Choice::Several | Choice::NotSelected => None,
+        };
+        let is_chosen = active_vehicle.is_some();
+        let mut message = ClientMessage { active_vehicle, ..ClientMessage::default() };
+        for name in player.connected() {
+            let vehicle = ClientVehicle { returned: player.ack(name), ..ClientVehicle::default() };
+            message.vehicles.insert(name.clone(), vehicle);
+        }
+        if let Some(name) = &self.last_chosen
+            && (is_chosen || message.vehicles.contains_key(name))
+        {
+            let user_data = self.user_data(now, is_chosen);
+            let vehicle = message.vehicles.entry(name.clone()).or_default();
+            vehicle.user_data = user_data;
+            vehicle.ocp_disable_gamepad = self.plan.disable_gamepad;
+        }
+        self.counter = self.counter.wrapping_add(1);
+        message
+    }
+
+    /// What the panel says now. A vehicle that is not chosen any more gets rest values.
+    fn user_data(&self, now: Instant, is_chosen: bool) -> Value {
+        let mut data = Map::new();
+        let is_ok = is_chosen && !self.is_released && self.panel_ok(now);
+        for sink in &self.plan.user_data {
+            let value = match &sink.value {
+                SinkValue::Counter { modulo: None } => self.counter.into(),
+                SinkValue::Counter { modulo: Some(modulo) } => {
+                    (self.counter % u64::from(*modulo).max(1)).into()
+                }
+                SinkValue::PanelOk => is_ok.into(),
+                SinkValue::Constant(value) => value.clone(),
+                SinkValue::Panel { signal, transform, form, rest } => self
+                    .panel_value(now, *signal)
+                    .filter(|_| is_ok)
+                    .and_then(|value| transform.apply(Reading::Number(value)))
+                    .and_then(|value| written(value, form))
+                    .unwrap_or_else(|| rest.clone()),
+            };
+            put(&mut data, &sink.path, value);
+        }
+        Value::Object(data)
+    }
+
+    /// Puts what each slot says now into the readings.
+    fn read_slots(&mut self, now: Instant, player: &PlayerNode) {
+        let active = self.choice_name().map(str::to_owned);
+        let active = active.as_deref();
+        for at in 0..self.plan.slots.len() {
+            let value = match self.plan.slots.get(at) {
+                Some(Slot::Panel(signal)) => {
+                    self.panel_value(now, *signal).map_or(UserValue::Missing, UserValue::Number)
+                }
+                Some(Slot::Feedback { path, vehicle, names }) => vehicle
+                    .as_deref()
+                    .or(active)
+                    .and_then(|name| self.fresh(now, player, name))
+                    .map_or(UserValue::Missing, |feedback| self.member(feedback, path, names)),
+                Some(Slot::Own(own)) => self.own(now, player, *own, active),
+                None => UserValue::Missing,
+            };
+            if let Some(reading) = self.readings.user.get_mut(at) {
+                *reading = value;
+            }
+        }
+    }
+
+    /// A vehicle's feedback, while it is fresh.
+    fn fresh<'p>(&self, now: Instant, player: &'p PlayerNode, name: &str) -> Option<&'p VehicleFeedback> {
+        let seen = player.vehicles().get(name)?;
+        let is_fresh = player.is_linked() && now.since(seen.at) <= self.times.feedback_stale;
+        is_fresh.then_some(&seen.feedback)
+    }
+
+    fn member(&self, feedback: &VehicleFeedback, path: &[String], names: &[(String, f64)]) -> UserValue {
+        let is_data = path.first().is_some_and(|key| key == "vehicle_data");
+        if is_data && Duration::from_millis(feedback.ms_since_last_vehicle_data) > self.times.data_stale {
+            return UserValue::Missing;
+        }
+        let entry = feedback.to_json(Dialect::Newer);
+        let found = path.iter().try_fold(&entry, |value, key| value.get(key));
+        match found {
+            None | Some(Value::Null) => UserValue::Missing,
+            Some(Value::Bool(flag)) => UserValue::Bool(*flag),
+            Some(Value::Number(number)) => {
+                number.as_f64().filter(|n| n.is_finite()).map_or(UserValue::Invalid, UserValue::Number)
+            }
+            Some(Value::String(text)) => names
+                .iter()
+                .find(|(name, _)| name == text)
+                .map_or(UserValue::Invalid, |(_, number)| UserValue::Number(*number)),
+            Some(Value::Array(list)) => {
+                UserValue::Number(u32::try_from(list.len()).map_or(f64::MAX, f64::from))
+            }
+            Some(Value::Object(_)) => UserValue::Invalid,
+        }
+    }
+
+    fn own(&self, now: Instant, player: &PlayerNode, own: Own, active: Option<&str>) -> UserValue {
+        match own {
+            Own::Connected => {
+                let fresh = |at: Instant| now.since(at) <= self.times.feedback_stale;
+                UserValue::Bool(player.is_linked() && player.feedback_at().is_some_and(fresh))
+            }
+            Own::PanelOk => UserValue::Bool(self.panel_ok(now)),
+            Own::FeedbackAge => player
+                .feedback_at()
+                .map_or(UserValue::Missing, |at| UserValue::Number(millis_f64(now.since(at)).round())),
+            Own::Fault => match active.and_then(|name| self.fresh(now, player, name)) {
+                Some(feedback) => {
+                    UserValue::Bool(!(feedback.sender_fault.is_empty() && feedback.receiver_fault.is_empty()))
+                }
+                // Nothing is known: not "no fault".
+                None => UserValue::Missing,
+            },
+        }
+    }
+
+    /// The next dashboard frame that is due, at or after index `from`: its index, its bus, the frame. A frame whose values
+    /// do not fit is passed over (`config` lets none through).
+    pub fn poll_dashboard(
+        &mut self,
+        now: Instant,
+        from: usize,
+        player: &PlayerNode,
+    ) -> Option<(usize, usize, Frame)> {
+        for at in from..self.plan.send.len() {
+            let Some((send, pace)) = self.plan.send.get(at).zip(self.pace.get(at).copied()) else { continue };
+            if now < due(pace, send.mode, player) {
+                continue;
+            }
+            let (bus, period) = (send.bus, send.period);
+            self.read_slots(now, player);
+            let (Some(send), Some(values)) = (self.plan.send.get(at), self.values.get_mut(at)) else {
+                continue;
+            };
+            for (value, signal) in values.iter_mut().zip(&send.signals) {
+                *value = shown(signal, &self.readings);
+            }
+            let values = || send.signals.iter().zip(values.iter().copied());
+            let packed = pack::frame(send, pace.counter, false, values);
+            let counter = send.counter.map_or(0, |plan| plan.next(pace.counter));
+            if let Some(pace) = self.pace.get_mut(at) {
+                let kept = pace.next_due + period;
+                let next_due = if kept > now { kept.min(now + period) } else { now + period };
+                *pace = Pace { next_due, last_sent: Some(now), counter };
+            }
+            if let Ok(frame) = packed {
+                return Some((at, bus, frame));
+            }
+        }
+        None
+    }
+
+    /// When the next dashboard frame is due.
+    #[must_use]
+    pub fn dashboard_due(&self, player: &PlayerNode) -> Option<Instant> {
+        self.plan.send.iter().zip(&self.pace).map(|(send, pace)| due(*pace, send.mode, player)).min()
+    }
+}
+
+/// When a dashboard frame is due: each period, and with `on_command` once new feedback is there and the gap has passed.
+fn due(pace: Pace, mode: SendMode, player: &PlayerNode) -> Instant {
+    let SendMode::OnCommand { min_gap } = mode else { return pace.next_due };
+    let is_new = player.feedback_at().is_some_and(|at| pace.last_sent.is_none_or(|sent| at > sent));
+    if !is_new {
+        return pace.next_due;
+    }
+    pace.last_sent.map_or(Instant::ZERO, |sent| sent + min_gap).min(pace.next_due)
+}
+
+/// What a dashboard signal shows: its value within the limits, or the rest value where there is none.
+fn shown(signal: &SignalPlan, readings: &Readings) -> f64 {
+    let reading = match signal.source {
+        Source::Constant(value) => Reading::Number(value),
+        source => source.read(readings),
+    };
+    let value = signal.transform.apply(reading).unwrap_or(signal.safe);
+    // A value beyond the display's range shows its end.
+    let (low, high) = signal.codec.physical_range();
+    value.clamp(signal.min.max(low), signal.max.min(high).max(signal.min.max(low)))
+}
+
+/// A value as JSON; `None` where its form has no word for it.
+fn written(value: f64, form: &Form) -> Option<Value> {
+    match form {
+        Form::Number => serde_json::Number::from_f64(value).map(Value::Number),
+        Form::Switch => Some((value == 1.0).into()),
+        Form::Name(names) => {
+            names.iter().find(|(number, _)| *number == value).map(|(_, name)| name.clone().into())
+        }
+    }
+}
+
+/// Puts a value at the end of a path of keys.
+fn put(data: &mut Map<String, Value>, path: &[String], value: Value) {
+    match path {
+        [] => {}
+        [last] => drop(data.insert(last.clone(), value)),
+        [first, rest @ ..] => {
+            let inner = data.entry(first.clone()).or_insert_with(|| Value::Object(Map::new()));
+            if let Value::Object(inner) = inner {
+                put(inner, rest, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
