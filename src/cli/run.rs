@@ -89,7 +89,8 @@ struct Main {
     config: Config,
     log: Journal,
     runtime: Option<RuntimeDirectory>,
-    _locks: Vec<BusLock>,
+    /// One for each bus.
+    locks: Vec<BusLock>,
     screen: Screen,
     last_state: Option<StateName>,
     /// What was told about arming in this state, and when: two conditions that alternate must not fill the log.
@@ -137,7 +138,7 @@ impl Main {
             config,
             log,
             runtime,
-            _locks: locks,
+            locks,
             screen: Screen::new(),
             last_state: None,
             told: Vec::new(),
@@ -268,7 +269,13 @@ impl Main {
     fn tell(&mut self, event: &Event, code: u8) -> u8 {
         match event {
             Event::Status(status) => self.take_status(status),
-            Event::Bus { bus, what } => self.log.line(format_args!("bus {}: {what}", self.bus(*bus))),
+            Event::Bus { bus, what } => {
+                self.log.line(format_args!("bus {}: {what}", self.bus(*bus)));
+                // It may be another interface than before, or the first one of this name.
+                if let Some(Err(error)) = self.locks.get_mut(*bus).map(BusLock::renew) {
+                    self.log.line(format_args!("warning: {error}"));
+                }
+            }
             Event::BusUnavailable { bus, cause } => {
                 if let Some(Ok(address)) = self.config.plan.buses.get(*bus).map(|bus| bus.interface.parse()) {
                     let error = OpenError { bus: address, cause: *cause };

@@ -143,15 +143,22 @@ pub(super) fn run(args: &Args) -> u8 {
         .run(&signals)
 }
 
-/// Why this bus must be left alone, if a gateway drives it.
+/// Why this bus must be left alone: a gateway drives it, or it cannot be told.
 fn driven(bus: &BusAddress) -> Option<String> {
-    BusLock::is_taken(bus).then(|| {
-        let who = BusLock::holder(bus).map_or_else(String::new, |pid| format!(" (process {pid})"));
-        format!(
-            "{bus}: a gateway drives this bus{who}, and no other program may send on it; use the gateway's own tunnel, \
-             [tcpcan.NAME] in its configuration, which keeps actuator ids out"
-        )
-    })
+    match BusLock::is_taken(bus) {
+        Ok(false) => None,
+        Ok(true) => {
+            let who = BusLock::holder(bus).map_or_else(String::new, |pid| format!(" (process {pid})"));
+            Some(format!(
+                "{bus}: a gateway drives this bus{who}, and no other program may send on it; use the gateway's own \
+                 tunnel, [tcpcan.NAME] in its configuration, which keeps actuator ids out"
+            ))
+        }
+        Err(errno) => {
+            let why = nix::errno::Errno::from_raw(errno).desc();
+            Some(format!("{bus}: it cannot be told whether a gateway drives this bus: {why}"))
+        }
+    }
 }
 
 /// Listens at every address that the host has.
@@ -392,6 +399,9 @@ pub(super) fn line(news: &News, bus: &dyn Display, address: &BusAddress) -> Stri
             let why = match refusal {
                 Refusal::Actuator => "only the gateway may send it",
                 Refusal::NotListed => "not listed for this state",
+                Refusal::Service => {
+                    "a diagnostic service that may change something, while the vehicle is driven"
+                }
                 Refusal::ErrorFrame => "an error message",
                 Refusal::PeerRate => "more than this peer may send",
                 Refusal::TotalRate => "more than all peers may send",

@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen, socket, sockopt,
 };
@@ -155,12 +156,14 @@ impl RuntimeDirectory {
     }
 }
 
-/// The claim of one gateway on a bus. Held by a listening abstract socket: gone with its process however that ends, seen
+/// The claim of one gateway on a bus. Held by listening abstract sockets: gone with its process however that ends, seen
 /// by every user of the machine (a lock file would need a directory that all of them share), and, like a CAN interface,
-/// one per network namespace.
+/// one set per network namespace. One socket is named like the bus in the configuration, so that a bus can be claimed before
+/// it is there; the other by the kernel's number of the interface, because an interface can have several names.
 #[derive(Debug)]
 pub struct BusLock {
-    _socket: OwnedFd,
+    bus: BusAddress,
+    sockets: Vec<(String, OwnedFd)>,
 }
 
 /// A bus cannot be claimed. Consequence: the program ends and sends nothing.
@@ -192,36 +195,76 @@ impl BusLock {
     /// # Errors
     /// [`LockError::Held`] where another one has it.
     pub fn take(bus: &BusAddress) -> Result<Self, LockError> {
+        let mut lock = Self { bus: bus.clone(), sockets: Vec::new() };
+        lock.renew()?;
+        Ok(lock)
+    }
+
+    /// Claims the interface that the bus is now: it may not have been there before, or be another one.
+    ///
+    /// # Errors
+    /// As [`BusLock::take`]; what was claimed before stays claimed.
+    pub fn renew(&mut self) -> Result<(), LockError> {
         let errno = |e: Errno| LockError::Io(e as i32);
-        let socket = lock_socket().map_err(errno)?;
-        match bind(socket.as_raw_fd(), &lock_address(bus).map_err(errno)?) {
-            Ok(()) => {}
-            Err(Errno::EADDRINUSE) => return Err(LockError::Held(bus.clone(), Self::holder(bus))),
-            Err(e) => return Err(errno(e)),
+        for name in lock_names(&self.bus) {
+            if self.sockets.iter().any(|(own, _)| *own == name) {
+                continue;
+            }
+            let socket = lock_socket().map_err(errno)?;
+            match bind(socket.as_raw_fd(), &lock_address(&name).map_err(errno)?) {
+                Ok(()) => {}
+                Err(Errno::EADDRINUSE) => {
+                    return Err(LockError::Held(self.bus.clone(), Self::holder(&self.bus)));
+                }
+                Err(e) => return Err(errno(e)),
+            }
+            // Listens only so that others can ask who holds it; nobody is ever accepted.
+            listen(&socket, Backlog::new(128).map_err(errno)?).map_err(errno)?;
+            self.sockets.push((name, socket));
         }
-        // Listens only so that others can ask who holds it; nobody is ever accepted.
-        listen(&socket, Backlog::new(128).map_err(errno)?).map_err(errno)?;
-        Ok(Self { _socket: socket })
+        Ok(())
     }
 
     /// Whether some process has claimed the bus.
-    #[must_use]
-    pub fn is_taken(bus: &BusAddress) -> bool {
-        !matches!(ask(bus), Err(Errno::ECONNREFUSED))
+    ///
+    /// # Errors
+    /// The errno where it cannot be told (no descriptor left): not "no".
+    pub fn is_taken(bus: &BusAddress) -> Result<bool, i32> {
+        for name in lock_names(bus) {
+            match ask(&name) {
+                // A full backlog is a holder too.
+                Ok(_) | Err(Errno::EAGAIN) => return Ok(true),
+                Err(Errno::ECONNREFUSED) => {}
+                Err(other) => return Err(other as i32),
+            }
+        }
+        Ok(false)
     }
 
     /// Process number of the gateway that has claimed the bus, where it can be told.
     #[must_use]
     pub fn holder(bus: &BusAddress) -> Option<i32> {
-        let socket = ask(bus).ok()?;
+        let socket = lock_names(bus).iter().find_map(|name| ask(name).ok())?;
         getsockopt(&socket, sockopt::PeerCredentials).ok().map(|c| c.pid()).filter(|pid| *pid > 0)
     }
 }
 
+/// What a claim on this bus is called: like the bus, and like its interface where that is there.
+fn lock_names(bus: &BusAddress) -> Vec<String> {
+    let mut names = vec![bus.to_string()];
+    if let BusAddress::Kernel(name) = bus
+        && let Ok(index) = if_nametoindex(name.as_str())
+    {
+        // No interface is called so: a slash is not allowed in a name.
+        names.push(format!("interface/{index}"));
+    }
+    names
+}
+
 /// Connects to the holder of a claim; its kernel answers, the holder itself notices nothing.
-fn ask(bus: &BusAddress) -> Result<OwnedFd, Errno> {
+fn ask(name: &str) -> Result<OwnedFd, Errno> {
     let socket = lock_socket()?;
-    connect(socket.as_raw_fd(), &lock_address(bus)?)?;
+    connect(socket.as_raw_fd(), &lock_address(name)?)?;
     Ok(socket)
 }
 
@@ -230,8 +273,8 @@ fn lock_socket() -> Result<OwnedFd, Errno> {
     socket(AddressFamily::Unix, SockType::Stream, flags, None)
 }
 
-fn lock_address(bus: &BusAddress) -> Result<UnixAddr, Errno> {
-    UnixAddr::new_abstract(format!("ocpcan/lock/{bus}").as_bytes())
+fn lock_address(name: &str) -> Result<UnixAddr, Errno> {
+    UnixAddr::new_abstract(format!("ocpcan/lock/{name}").as_bytes())
 }
 
 /// The last alive counter of each message that the gateway sends, in a mapped file: whoever sends safe frames after the
@@ -369,11 +412,11 @@ mod tests {
         let name = format!("sim:lock{}", std::process::id() % 100_000);
         let bus: BusAddress = name.parse().unwrap();
         let other: BusAddress = name.trim_start_matches("sim:").parse().unwrap();
-        assert!(!BusLock::is_taken(&bus));
+        assert_eq!(BusLock::is_taken(&bus), Ok(false));
         let lock = BusLock::take(&bus).unwrap();
         for _ in 0..200 {
             // More askers than the backlog holds.
-            assert!(BusLock::is_taken(&bus));
+            assert_eq!(BusLock::is_taken(&bus), Ok(true));
         }
         let pid = i32::try_from(std::process::id()).unwrap();
         match BusLock::take(&bus) {
@@ -385,8 +428,24 @@ mod tests {
         }
         let _other = BusLock::take(&other).unwrap();
         drop(lock);
-        assert!(!BusLock::is_taken(&bus));
+        assert_eq!(BusLock::is_taken(&bus), Ok(false));
         let _again = BusLock::take(&bus).unwrap();
+    }
+
+    #[test]
+    fn an_interface_is_claimed_by_its_number_whatever_it_is_called() {
+        // Any interface has a number; the loopback one is there on every machine.
+        let index = if_nametoindex("lo").unwrap();
+        let bus: BusAddress = "lo".parse().unwrap();
+        let other = lock_socket().unwrap();
+        bind(other.as_raw_fd(), &lock_address(&format!("interface/{index}")).unwrap()).unwrap();
+        listen(&other, Backlog::new(1).unwrap()).unwrap();
+        assert_eq!(BusLock::is_taken(&bus), Ok(true), "claimed under another name");
+        assert!(matches!(BusLock::take(&bus), Err(LockError::Held(..))));
+        drop(other);
+        let mut lock = BusLock::take(&bus).unwrap();
+        lock.renew().unwrap();
+        assert_eq!(lock.sockets.len(), 2, "and once");
     }
 
     #[test]

@@ -415,6 +415,7 @@ const fn reason(refusal: Refusal) -> Count {
     match refusal {
         Refusal::Actuator => Count::RefusedActuator,
         Refusal::NotListed => Count::RefusedNotListed,
+        Refusal::Service => Count::RefusedService,
         Refusal::ErrorFrame => Count::RefusedKind,
         Refusal::PeerRate => Count::RefusedPeerRate,
         Refusal::TotalRate => Count::RefusedTotalRate,

@@ -1,8 +1,10 @@
 //! Which frames of others may reach a bus that the gateway drives.
 //!
 //! Owns the decision for every frame that does not come from the watchdog. Relies on `can`. Default deny; an
-//! actuator id is refused in every encoding and in every state, whatever the lists say.
+//! actuator id is refused in every encoding and in every state, and a diagnostic service that may change something while the
+//! vehicle is driven, whatever the lists say.
 
+use super::diagnosis;
 use super::input::StateName;
 use crate::can::{Frame, FrameKind, Id};
 
@@ -17,6 +19,8 @@ pub enum Verdict {
     NotListed,
     /// Error frames are the driver's to make. Drop it.
     ErrorFrame,
+    /// A diagnostic request that may change something, while the vehicle is driven. Drop it.
+    Service,
 }
 
 /// The lists of one bus.
@@ -63,7 +67,15 @@ impl Gate {
                 self.always.contains(&id) || self.unless_armed.contains(&id)
             }
         };
-        if listed { Verdict::Pass } else { Verdict::NotListed }
+        if !listed {
+            return Verdict::NotListed;
+        }
+        // The list lets an id through, and a request to reset goes to the same id as a request to read.
+        let is_driven = matches!(state, StateName::Armed | StateName::Stopping);
+        if is_driven && diagnosis::is_request(id) && !diagnosis::only_reads(frame) {
+            return Verdict::Service;
+        }
+        Verdict::Pass
     }
 }
 
@@ -88,6 +100,7 @@ mod tests {
             Frame::remote(id, 8).unwrap(),
             Frame::fd(id, &[0; 16], true, false).unwrap(),
             Frame::fd(id, &[0; 64], false, true).unwrap(),
+            Frame::data(id, &[2, 0x11, 1]).unwrap(),
         ]
     }
 
@@ -112,6 +125,8 @@ mod tests {
                             assert!(!id.is_extended());
                             assert!(raw == 0x7DF || raw == 0x7E0);
                             assert!(state != StateName::Init);
+                            let is_driven = matches!(state, StateName::Armed | StateName::Stopping);
+                            assert!(!is_driven || frame.payload() == [1, 2, 3], "{frame:?} in {state:?}");
                         }
                     }
                     let error = Frame::error(raw, [0; 8]);
@@ -119,8 +134,8 @@ mod tests {
                 }
             }
         }
-        // 0x7DF in seven states, 0x7E0 in five, five encodings each.
-        assert_eq!(passed, (7 + 5) * 5);
+        // Both ids in the five states without driving, six encodings each; while driving, 0x7DF with a service that reads.
+        assert_eq!(passed, (5 + 5) * 6 + 2);
         println!("gate: {judged} frames judged, {passed} passed");
     }
 

@@ -22,6 +22,8 @@ pub enum Refusal {
     NotListed,
     /// Error messages are the driver's to make.
     ErrorFrame,
+    /// A diagnostic request that may change something, while the vehicle is driven.
+    Service,
     /// The peer has used up its allowance.
     PeerRate,
     /// All peers together have used up theirs.
@@ -153,6 +155,7 @@ impl Injection {
             Verdict::Actuator => Err(Refusal::Actuator),
             Verdict::NotListed => Err(Refusal::NotListed),
             Verdict::ErrorFrame => Err(Refusal::ErrorFrame),
+            Verdict::Service => Err(Refusal::Service),
         }
     }
 }
@@ -163,7 +166,7 @@ mod tests {
     use crate::can::Id;
 
     fn frame(raw: u32) -> Frame {
-        Frame::data(Id::standard(raw).unwrap(), &[1]).unwrap()
+        Frame::data(Id::standard(raw).unwrap(), &[1, 1]).unwrap()
     }
 
     fn injection(peer_per_s: u32, total_per_s: u32) -> Injection {
@@ -199,6 +202,34 @@ mod tests {
         assert_eq!(way.judge(StateName::Armed, &frame(0x7E0)), Err(Refusal::NotListed));
         assert_eq!(way.admit(now, StateName::Armed, &mut peer, &frame(0x7E0)), Err(Refusal::NotListed));
         assert_eq!(way.judge(StateName::Armed, &frame(0x7DF)), Ok(()));
+    }
+
+    #[test]
+    fn row_93_no_list_lets_a_reset_or_a_session_change_through_while_armed() {
+        let mut way = injection(100, 100);
+        let mut peer = way.record();
+        let now = Instant::from_millis(1_000);
+        // ECU reset, communication control, programming session, request to stop fault storage.
+        for service in [0x11, 0x28, 0x10, 0x85] {
+            let request = Frame::data(Id::standard(0x7DF).unwrap(), &[2, service, 2]).unwrap();
+            assert_eq!(
+                way.admit(now, StateName::Ready, &mut peer, &request),
+                Ok(()),
+                "{service:02x} before driving"
+            );
+            for state in [StateName::Armed, StateName::Stopping] {
+                assert_eq!(
+                    way.judge(state, &request),
+                    Err(Refusal::Service),
+                    "{service:02x}, even if it waited"
+                );
+                assert_eq!(
+                    way.admit(now, state, &mut peer, &request),
+                    Err(Refusal::Service),
+                    "{service:02x}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 pub mod allow;
 pub mod buswatch;
 pub mod core;
+pub mod diagnosis;
 pub mod envelope;
 pub mod faults;
 pub mod gate;

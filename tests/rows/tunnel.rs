@@ -154,7 +154,7 @@ fn row_91_and_92_an_actuator_id_never_passes_in_any_encoding_while_driving() {
             // A frame that may pass shows that the ones before it were looked at.
             let passed = watch.count(0x7DF);
             peer.send(&message);
-            peer.send(&classic(0x7DF, &[1]));
+            peer.send(&classic(0x7DF, &[2, 0x3E, 0]));
             wait_for(|| watch.count(0x7DF) > passed, "the listed frame passes");
         }
     }
@@ -166,7 +166,7 @@ fn row_91_and_92_an_actuator_id_never_passes_in_any_encoding_while_driving() {
     let passed = watch.count(0x7DF);
     let mut peer = Peer::agreed(address);
     let mut burst: Vec<u8> = (0..3).flat_map(|_| classic(0x101, &[0; 8])).collect();
-    burst.extend(classic(0x7DF, &[2]));
+    burst.extend(classic(0x7DF, &[2, 0x3E, 0]));
     peer.send(&burst);
     peer.wait_closed();
     assert_eq!(watch.count(0x7DF), passed);
@@ -197,7 +197,7 @@ fn row_91_all_2048_ids_through_a_real_socket_while_driving_and_only_the_listed_o
             }
         }
         let mut last = Peer::agreed(address);
-        last.send(&classic(0x7DF, &[7]));
+        last.send(&classic(0x7DF, &[2, 0x3E, 0]));
         wait_for(|| watch.count(0x7DF) == round, "the listed id passes");
         let foreign: Vec<&Frame> = watch.look().iter().filter(|frame| frame.id().raw() != 0x7DF).collect();
         assert!(foreign.is_empty(), "{foreign:?}");
@@ -220,8 +220,16 @@ fn row_93_diagnostics_pass_before_driving_and_not_while_armed() {
     wait_for(|| watch.count(0x7E0) == 1, "it passes before driving");
     rig.drive();
     peer.send(&classic(0x7E0, &[2, 0x11, 1]));
-    peer.send(&classic(0x7DF, &[1]));
-    wait_for(|| watch.count(0x7DF) == 1, "what is always listed passes while armed");
+    // To every ECU, and listed for every state: ECU reset, communication control, programming session; a remote request.
+    for request in [[2, 0x11, 1], [2, 0x28, 3], [2, 0x10, 2]] {
+        peer.send(&classic(0x7DF, &request));
+    }
+    peer.send(&classic(0x7DF | REMOTE, &[]));
+    peer.send(&classic(0x7DF, &[2, 0x01, 0x0D]));
+    wait_for(|| watch.count(0x7DF) == 1, "what is always listed and only reads passes while armed");
+    let refused =
+        rig.gateway.shared.tunnel.iter().find(|(count, _)| *count == Count::RefusedService).unwrap().1;
+    assert_eq!(refused, 4, "requests that may change something");
     assert_eq!(watch.count(0x7E0), 1, "an ECU reset while armed");
     assert_eq!(rig.state(), StateName::Armed);
 }
@@ -234,7 +242,7 @@ fn row_94_a_flood_passes_at_its_rate_and_the_drive_goes_on() {
     let mut peer = Peer::agreed(address);
     let began = clock::now();
     for _ in 0..200 {
-        let burst: Vec<u8> = (0..100).flat_map(|_| classic(0x7DF, &[3])).collect();
+        let burst: Vec<u8> = (0..100).flat_map(|_| classic(0x7DF, &[2, 0x3E, 0])).collect();
         peer.send(&burst);
         let _ = watch.look();
     }
@@ -365,7 +373,7 @@ fn frames_of_one_peer_reach_the_others_and_the_bus_but_not_itself() {
     two.wait_word(0x101);
     wait_for(
         || {
-            one.send(&classic(0x7DF, &[9]));
+            one.send(&classic(0x7DF, &[2, 0x3E, 0]));
             two.words().expect("connected").contains(&0x7DF)
         },
         "the other peer sees it",
@@ -384,7 +392,7 @@ fn row_92_a_frame_of_can_fd_does_not_reach_a_bus_of_classic_controllers() {
     let mut watch = Watch::new(&rig);
     let mut peer = Peer::agreed(address);
     peer.send(&fd(0x7DF, 4, 0));
-    peer.send(&classic(0x7DF, &[1]));
+    peer.send(&classic(0x7DF, &[2, 0x3E, 0]));
     wait_for(|| watch.count(0x7DF) > 0, "the classic frame");
     assert_eq!(watch.count(0x7DF), 1);
     assert!(watch.look().iter().all(|frame| matches!(frame.kind(), FrameKind::Data)));

@@ -64,6 +64,8 @@ counts! {
     RefusedActuator, "from peers: frames refused, actuator id";
     /// Not on the list.
     RefusedNotListed, "from peers: frames refused, id not listed for this state";
+    /// A peer asked for a diagnostic service that may change something.
+    RefusedService, "from peers: frames refused, diagnostic service that may change something while driven";
     /// Beyond the peer's rate.
     RefusedPeerRate, "from peers: frames refused, more than this peer may send";
     /// Beyond the rate of all.
