@@ -95,7 +95,8 @@ struct Server {
 
 impl Server {
     fn start(runtime: &std::path::Path, ports: [&str; 2], more: &[&str]) -> Self {
-        let mut arguments = vec!["sim", "ocp", "--listen", ports[0], "--control", ports[1]];
+        let mut arguments =
+            vec!["sim", "ocp", "--player", "none", "--listen", ports[0], "--control", ports[1]];
         arguments.extend(more);
         let mut process = Process::start(&arguments, runtime, Stdio::piped(), "server.log");
         let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines();

@@ -74,8 +74,6 @@ const LINES: usize = 500;
 const LONGER: &[(&str, usize, &str)] = &[
     ("src/proto/json.rs", 560, "one reader; its states make no sense apart"),
     ("src/signals/dbc.rs", 620, "one format, from the file to its checked messages"),
-    ("src/sim/ocp/server.rs", 600, "one server in virtual time; not part of the gateway"),
-    ("src/sim/live/ocp.rs", 560, "one server on real sockets; not part of the gateway"),
     ("src/proto/ocp/fuzz.rs", 520, "the properties of one protocol; nothing outside tests calls it"),
 ];
 

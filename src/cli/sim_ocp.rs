@@ -1,4 +1,4 @@
-//! `ocpcan sim ocp`: the vehicle-side OCP server, simulated.
+//! `ocpcan sim ocp`: the whole of OCP, simulated.
 //!
 //! Owns the command's arguments and its lines. Relies on [`crate::sim::live::ocp`]. Never decides what the simulator
 //! does: the script, the keyboard and the control port do.
@@ -20,7 +20,7 @@ use crossbeam_channel::RecvTimeoutError;
 use crate::io::clock;
 use crate::sim::live::ocp::{LiveOptions, OcpSimHandle};
 use crate::sim::ocp::options::SETTINGS;
-use crate::sim::ocp::{Options, Profile, command};
+use crate::sim::ocp::{Endpoint, Options, Profile, command};
 use crate::time::millis_f64;
 
 /// Longest time until an interrupt is noticed.
@@ -34,12 +34,20 @@ const USAGE: u8 = 64;
 const UNAVAILABLE: u8 = 69;
 const IO: u8 = 74;
 
-/// Plays the streamer and the operator: the vehicle-side OCP server with its latency loop and its faults.
+/// Plays the operator's Player, the vehicles' Streamers and the radio between: both OCP servers with all their faults.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Where the gateway connects
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4000")]
+    /// Where the gateway connects, for one vehicle of the name "example"
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4000", conflicts_with = "vehicles")]
     listen: SocketAddr,
+
+    /// A vehicle and where its gateway connects; once for each vehicle
+    #[arg(long = "vehicle", value_name = "NAME=ADDR")]
+    vehicles: Vec<String>,
+
+    /// Where an operator's software connects, or "none" for no such server
+    #[arg(long, value_name = "ADDR|none", default_value = "127.0.0.1:4001", value_parser = player_address)]
+    player: PlayerAddress,
 
     /// A control port that takes the same lines as a script (loopback only)
     #[arg(long, value_name = "ADDR")]
@@ -74,6 +82,16 @@ pub struct Args {
     commands: bool,
 }
 
+/// The address of the Player's server, if it shall have one.
+type PlayerAddress = Option<SocketAddr>;
+
+fn player_address(text: &str) -> Result<PlayerAddress, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| "an address as 127.0.0.1:4001, or none".to_owned())
+}
+
 /// Runs the command; the exit code comes back.
 #[must_use]
 pub fn run(args: &Args) -> u8 {
@@ -81,9 +99,9 @@ pub fn run(args: &Args) -> u8 {
         return print(&command::help());
     }
     if args.settings.iter().any(|setting| setting == "help") {
-        return print(&SETTINGS.map(|(name, form)| format!("{name}={form}\n")).concat());
+        return print(&SETTINGS.iter().map(|setting| format!("{setting}\n")).collect::<String>());
     }
-    let options = match options(args) {
+    let (options, listen) = match options(args) {
         Ok(options) => options,
         Err(error) => return fail(USAGE, &error),
     };
@@ -95,7 +113,8 @@ pub fn run(args: &Args) -> u8 {
         return fail(USAGE, "--keys needs a terminal; --stdin reads lines from anywhere");
     }
     let live = LiveOptions {
-        listen: args.listen,
+        listen,
+        player: args.player,
         control: args.control,
         script,
         stdin: args.stdin || (!args.keys && io::stdin().is_terminal()),
@@ -108,14 +127,37 @@ pub fn run(args: &Args) -> u8 {
     }
 }
 
-fn options(args: &Args) -> Result<Options, String> {
+/// The settings, and an address for each vehicle.
+fn options(args: &Args) -> Result<(Options, Vec<SocketAddr>), String> {
     let mut options = Profile::from_name(&args.profile).unwrap_or_default().options();
     for setting in &args.settings {
         let (name, value) =
             setting.split_once('=').ok_or_else(|| format!("--set takes NAME=VALUE, not {setting:?}"))?;
         options.set(name, value).map_err(|error| error.to_string())?;
     }
-    Ok(options)
+    if args.vehicles.is_empty() {
+        return Ok((options, vec![args.listen]));
+    }
+    let mut addresses = Vec::new();
+    options.vehicles.clear();
+    for vehicle in &args.vehicles {
+        let (name, address) = vehicle
+            .rsplit_once('=')
+            .and_then(|(name, address)| Some((name, address.parse().ok()?)))
+            .ok_or_else(|| {
+                format!("--vehicle takes NAME=ADDR, as loader-7=127.0.0.1:4000, not {vehicle:?}")
+            })?;
+        // The control language has words.
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return Err(format!("the name of a vehicle is one word, not {name:?}"));
+        }
+        if options.vehicles.iter().any(|known| known == name) {
+            return Err(format!("two vehicles of the name {name:?}"));
+        }
+        options.vehicles.push(name.to_owned());
+        addresses.push(address);
+    }
+    Ok((options, addresses))
 }
 
 /// Prints what happens until the simulator ends or is interrupted.
@@ -129,9 +171,19 @@ fn show(sim: OcpSimHandle, with_keys: bool) -> u8 {
     let start = clock::now();
     // A closed output is no reason to leave the gateway without its server.
     let say = |text: String| drop(writeln!(io::stdout().lock(), "{text}"));
-    say(format!("listening on {}", sim.address()));
+    let is_alone = sim.vehicles().count() == 1;
+    for (name, address) in sim.vehicles() {
+        say(if is_alone {
+            format!("listening on {address}")
+        } else {
+            format!("listening on {address} as {name}")
+        });
+    }
     if let Some(control) = sim.control_address() {
         say(format!("control on {control}"));
+    }
+    if let Some(player) = sim.player_address() {
+        say(format!("player on {player}"));
     }
     let terminal = if with_keys { keys::RawTerminal::take().ok() } else { None };
     let mut hands = keys::Hands::default();
@@ -150,7 +202,13 @@ fn show(sim: OcpSimHandle, with_keys: bool) -> u8 {
             }
         }
         match sim.events().recv_timeout(turn) {
-            Ok((at, event)) => say(format!("{:9.3} {}", millis_f64(at.since(start)) / 1e3, event.line())),
+            Ok((at, endpoint, event)) => {
+                let seconds = millis_f64(at.since(start)) / 1e3;
+                // The only vehicle needs no name.
+                let is_plain = is_alone && endpoint != Endpoint::Player;
+                let whose = if is_plain { String::new() } else { format!("{}: ", sim.name(endpoint)) };
+                say(format!("{seconds:9.3} {whose}{}", event.line()));
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -158,15 +216,39 @@ fn show(sim: OcpSimHandle, with_keys: bool) -> u8 {
             break;
         }
     }
-    let seen = sim.snapshot();
-    say(format!(
-        "{} messages sent, {} responses, {} dropped, {} with a wrong hash",
-        seen.sent, seen.responses, seen.bad_responses, seen.bad_macs
-    ));
+    say(summary(&sim));
     match sim.stop() {
         Ok(()) => 0,
         Err(error) => fail(IO, &error.to_string()),
     }
+}
+
+/// What happened in all, one line for each server that had a client.
+fn summary(sim: &OcpSimHandle) -> String {
+    let seen = sim.overview();
+    let is_alone = seen.vehicles.len() == 1;
+    let mut lines: Vec<_> = seen
+        .vehicles
+        .iter()
+        .map(|(name, vehicle)| {
+            format!(
+                "{}{} messages sent, {} responses, {} dropped, {} with a wrong hash",
+                if is_alone { String::new() } else { format!("{name}: ") },
+                vehicle.sent,
+                vehicle.responses,
+                vehicle.bad_responses,
+                vehicle.bad_macs
+            )
+        })
+        .collect();
+    let player = seen.player;
+    if player.connections > 0 {
+        lines.push(format!(
+            "player: {} messages sent, {} client messages, {} dropped",
+            player.sent, player.messages, player.bad_messages
+        ));
+    }
+    lines.join("\n")
 }
 
 fn print(text: &str) -> u8 {
@@ -202,7 +284,8 @@ mod tests {
     fn settings_come_on_top_of_the_profile() {
         let args = parse("--profile doc-2.48 --set default_values=zeroed --set seed=9 --listen 127.0.0.1:0")
             .unwrap();
-        let options = options(&args).unwrap();
+        let (options, listen) = options(&args).unwrap();
+        assert_eq!((listen.len(), args.player.map(|player| player.port())), (1, Some(4001)));
         assert_eq!((options.seed, options.missing_cameras, options.loop_not_closed), (9, false, None));
         assert!(super::options(&parse("--set nonsense=1").unwrap()).unwrap_err().contains("unknown setting"));
         assert!(super::options(&parse("--set seed").unwrap()).unwrap_err().contains("NAME=VALUE"));
@@ -211,11 +294,26 @@ mod tests {
     }
 
     #[test]
+    fn vehicles_have_names_and_addresses() {
+        let args = parse("--vehicle a=127.0.0.1:5000 --vehicle b=[::1]:0 --player none").unwrap();
+        let (options, listen) = options(&args).unwrap();
+        assert_eq!((options.vehicles, listen.len(), args.player), (vec!["a".into(), "b".into()], 2, None));
+        for line in ["a", "a=4000", "=127.0.0.1:1", "a=127.0.0.1:1 --vehicle a=127.0.0.1:2"] {
+            let args = parse(&format!("--vehicle {line}")).unwrap();
+            assert_eq!(run(&args), USAGE, "{line}");
+        }
+        parse("--vehicle a=127.0.0.1:1 --listen 127.0.0.1:2").unwrap_err();
+        parse("--player 4001").unwrap_err();
+    }
+
+    #[test]
     fn a_taken_port_is_unavailable_and_a_script_that_is_not_there_an_io_error() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let args = parse(&format!("--listen {}", taken.local_addr().unwrap())).unwrap();
+        let args = parse(&format!("--player none --listen {}", taken.local_addr().unwrap())).unwrap();
+        assert_eq!(run(&args), UNAVAILABLE);
+        let args = parse(&format!("--listen 127.0.0.1:0 --player {}", taken.local_addr().unwrap())).unwrap();
         assert_eq!(run(&args), UNAVAILABLE);
         assert_eq!(run(&parse("--listen 127.0.0.1:0 --script /nonexistent").unwrap()), IO);
-        assert_eq!(run(&parse("--listen 127.0.0.1:0 --control 0.0.0.0:0").unwrap()), USAGE);
+        assert_eq!(run(&parse("--listen 127.0.0.1:0 --player none --control 0.0.0.0:0").unwrap()), USAGE);
     }
 }

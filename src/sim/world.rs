@@ -19,7 +19,7 @@ use self::link::Pipe;
 use self::rng::Rng;
 use super::ocp::Options;
 use super::ocp::command::{self, Command};
-use super::ocp::{Admission, Server, Transmit};
+use super::ocp::{Admission, Endpoint, Pipeline, Transmit};
 use super::vehicle::{Layout, Vehicle};
 use crate::config::{self, Config};
 use crate::proto::ocp::{Axis, Button};
@@ -31,6 +31,9 @@ const QUANTUM: Duration = Duration::from_micros(250);
 
 /// How often the operator's hands and the faults are looked at.
 const HANDS: Duration = Duration::from_millis(10);
+
+/// The only vehicle, and the only one that is connected: the Player has no client here.
+const VEHICLE: Endpoint = Endpoint::Vehicle(0);
 
 const EXAMPLE: &str = include_str!("../../deploy/ocpcan.example.toml");
 const EXAMPLE_DBC: &str = include_str!("../../deploy/example.dbc");
@@ -52,7 +55,7 @@ pub fn example() -> Config {
 pub struct World {
     now: Instant,
     rng: Rng,
-    server: Server,
+    ocp: Pipeline,
     server_due: Instant,
     connected: bool,
     server_closed: bool,
@@ -95,11 +98,11 @@ impl World {
         let now = Instant::from_millis(start);
         let options = Options { seed: rng.bits(), ..Options::default() };
         let layout = Layout::example().unwrap_or_else(|error| panic!("{error:?}"));
-        let server = Server::new(options, now);
+        let ocp = Pipeline::new(options, now);
         Self {
             now,
-            server_due: server.poll_timeout(),
-            server,
+            server_due: ocp.poll_timeout(),
+            ocp,
             connected: false,
             server_closed: false,
             // A burst of a hundred messages fits one way; the other fills up within a second or two.
@@ -211,13 +214,13 @@ impl World {
         if now < self.server_due {
             return;
         }
-        self.server.handle_timeout(now);
-        while let Some(transmit) = self.server.poll_transmit(now) {
+        self.ocp.handle_timeout(now);
+        while let Some((_, transmit)) = self.ocp.poll_transmit(now) {
             match transmit {
                 Transmit::Bytes(bytes) => {
                     if self.to_gateway.push(now, &bytes, &mut self.rng) < bytes.len() {
                         // The gateway does not read: a real server drops whole messages, and so the stream ends.
-                        self.server.handle_back_pressure();
+                        self.ocp.handle_back_pressure(VEHICLE);
                         self.server_closed = true;
                     }
                 }
@@ -228,20 +231,21 @@ impl World {
                 }
             }
         }
-        while self.server.poll_event().is_some() {}
-        self.server_due = self.server.poll_timeout();
+        while self.ocp.poll_event().is_some() {}
+        self.server_due = self.ocp.poll_timeout();
     }
 
     fn connect(&mut self) {
         let now = self.now;
         if self.connected && self.gateway.is_closed() {
             self.connected = false;
-            self.server.handle_disconnect();
+            self.ocp.handle_disconnect(VEHICLE);
             self.server_due = now;
             self.note(|| "the gateway is disconnected".to_owned());
         }
         if !self.connected && self.gateway.wants_to_connect(now) {
-            let accepted = matches!(self.server.handle_connect(now), Admission::Accept | Admission::Replace);
+            let accepted =
+                matches!(self.ocp.handle_connect(now, VEHICLE), Admission::Accept | Admission::Replace);
             self.server_due = now;
             if accepted {
                 self.to_gateway.clear();
@@ -270,14 +274,14 @@ impl World {
             self.checks.cause(now, "the end of the connection");
             self.gateway.handle_end(now, &mut self.rng);
         }
-        while self.server.wants_bytes(now) {
+        while self.ocp.wants_bytes(now, VEHICLE) {
             let Some(bytes) = self.to_server.pop(now) else { break };
-            self.server.handle_bytes(now, &bytes);
+            self.ocp.handle_bytes(now, VEHICLE, &bytes);
         }
     }
 
     fn command(&mut self, command: Command) {
-        self.server.command(self.now, command);
+        self.ocp.command(self.now, command);
         self.server_due = self.now;
     }
 
@@ -343,7 +347,7 @@ impl World {
             }
             return;
         }
-        if self.server.operator().controller.axes != crate::proto::ocp::Controller::NEUTRAL.axes {
+        if self.ocp.player().controller().axes != crate::proto::ocp::Controller::NEUTRAL.axes {
             self.command(Command::Neutral);
         }
         self.ready_since = (state == StateName::Ready).then(|| self.ready_since.unwrap_or(now));

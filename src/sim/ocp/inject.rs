@@ -5,7 +5,7 @@
 
 use super::{Rng, mix};
 use crate::limits;
-use crate::proto::ocp::server::{ControlOut, Gamepad, Part, frame, padded_frame};
+use crate::proto::ocp::server::{ControlOut, Gamepad, Part, frame};
 use crate::proto::ocp::{Axis, Controller};
 use crate::time::Duration;
 
@@ -79,6 +79,12 @@ pub enum Inject {
     /// `ack_time` is this text.
     AckTime(String),
 }
+
+/// A control message of the wrong shape.
+pub(super) const CONTROL_SHAPE: &str = r#"{"controller":[],"telemetry":5,"ack_time":"now"}"#;
+
+/// A feedback message of the wrong shape.
+pub(super) const FEEDBACK_SHAPE: &str = r#"{"vehicle_feedback":[null],"last_input":5}"#;
 
 /// How the command is written.
 pub(super) const USAGE: &str = "inject partial [MS] | split [AT [MS]] | coalesce [N] | burst [N] | truncate | zero | largest | oversize | huge | \
@@ -177,27 +183,52 @@ impl Inject {
         })
     }
 
-    /// Bytes that go out instead of the message, for the faults of that kind.
-    pub(super) fn bytes(&self, message: &ControlOut, rng: &mut Rng) -> Option<Vec<u8>> {
+    /// Whether it is about bytes and their way, and so fits any message.
+    pub(super) const fn fits_any_message(&self) -> bool {
+        matches!(
+            self,
+            Self::Partial(_)
+                | Self::Split(..)
+                | Self::Coalesce(_)
+                | Self::Burst(_)
+                | Self::Truncate
+                | Self::Zero
+                | Self::Largest
+                | Self::Oversize
+                | Self::Huge
+                | Self::BigEndian
+                | Self::NotUtf8
+                | Self::Shape
+                | Self::Garbage
+                | Self::Http
+                | Self::Deep
+                | Self::Body(_)
+                | Self::Replay
+        )
+    }
+
+    /// Bytes that go out instead of the message with this body, for the faults of that kind. `shape` is a body of the
+    /// wrong shape.
+    pub(super) fn bytes(&self, body: &[u8], shape: &str, rng: &mut Rng) -> Option<Vec<u8>> {
         Some(match self {
             Self::Zero => vec![0; 4],
-            Self::Largest => padded_frame(message, limits::OCP_BODY),
-            Self::Oversize => padded_frame(message, limits::OCP_BODY + 1),
-            Self::Huge => [&u32::MAX.to_le_bytes()[..], &message.body()].concat(),
+            Self::Largest => padded(body, limits::OCP_BODY),
+            Self::Oversize => padded(body, limits::OCP_BODY + 1),
+            Self::Huge => [&u32::MAX.to_le_bytes()[..], body].concat(),
             Self::BigEndian => {
-                let mut bytes = message.frame();
+                let mut bytes = frame(body);
                 if let Some(header) = bytes.first_chunk_mut::<4>() {
                     header.reverse();
                 }
                 bytes
             }
             Self::NotUtf8 => {
-                let mut body = message.body();
+                let mut body = body.to_vec();
                 let middle = body.len() / 2;
                 body.splice(middle..middle, *b"\xc3\x28\xff");
                 frame(&body)
             }
-            Self::Shape => frame(br#"{"controller":[],"telemetry":5,"ack_time":"now"}"#),
+            Self::Shape => frame(shape.as_bytes()),
             Self::Garbage => (0..200).flat_map(|_| rng.bits().to_le_bytes()).collect(),
             Self::Http => b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec(),
             Self::Deep => frame(&vec![b'['; limits::OCP_BODY]),
@@ -254,6 +285,13 @@ impl Inject {
             _ => {}
         }
     }
+}
+
+/// The body with spaces behind it, valid JSON as before.
+fn padded(body: &[u8], len: usize) -> Vec<u8> {
+    let mut body = body.to_vec();
+    body.resize(len.max(body.len()), b' ');
+    frame(&body)
 }
 
 fn reason(message: &mut ControlOut, text: Part<String>) {

@@ -1,27 +1,38 @@
-//! The vehicle-side OCP server, simulated: the streamer, its latency loop through the video, and the operator.
+//! The Oden Control Pipeline, simulated: the Player with the operator, every vehicle's Streamer, and the radio between.
 //!
-//! Owns a model of the vendor's server as far as it is documented, every undocumented choice as an option, and every
-//! way of misbehaving that a gateway must survive. Relies on [`crate::proto::ocp::server`] for the bytes. Never
-//! touches a socket or a clock: [`Server`] lives in virtual time, `sim::live` drives it on real sockets.
+//! Owns a model of the vendor's two servers as far as they are documented, every undocumented choice as an option, and
+//! every way of misbehaving that a gateway or an operator station must survive. Relies on [`crate::proto::ocp`] for the
+//! bytes. Never touches a socket or a clock: [`Pipeline`] lives in virtual time, `sim::live` drives it on real sockets.
 //!
 //! ```text
-//!   operator --uplink--> [last command] --tick 10 ms--> control message --TCP--> gateway
-//!      ^                                                                            |
-//!      +---video--- [ack pair in the picture] <------------ response ---------------+
+//!   client <--TCP--> Player --uplink: control--> Streamer, tick 10 ms --TCP: control message--> gateway
+//!                      ^  ^                        |    ^                                        |
+//!                      |  +----- downlink: feedback+    +---------------- response -------------+
+//!                      +---- video: ack pair in the picture, returned with the next control
 //! ```
 
 pub mod command;
+mod connection;
+mod event;
+pub mod faults;
 mod inject;
-mod operator;
+mod link;
 pub mod options;
+mod pipeline;
+mod player;
 pub mod script;
-mod server;
+mod snapshot;
+mod streamer;
 
 pub use command::{Command, CommandError};
-pub use operator::{LinkState, Operator};
+pub use connection::{Admission, Transmit};
+pub use event::{Endpoint, Event};
+pub use link::{Direction, LinkSetting, LinkState};
 pub use options::{Options, Profile};
+pub use pipeline::Pipeline;
+pub use player::{CounterMode, Player, Source, SourceLock};
 pub use script::Sequencer;
-pub use server::{Admission, Event, Server, Snapshot, Transmit};
+pub use snapshot::{Overview, PlayerSnapshot, Snapshot};
 
 /// Random numbers of the simulation: the same for the same seed, on every machine.
 #[derive(Debug, Clone)]

@@ -1,18 +1,25 @@
-//! What the simulated server can be set to.
+//! What the simulation can be set to.
 //!
 //! Owns every choice that the vendor's documentation leaves open or that changed between versions, each with the
-//! default and its reason. Relies on nothing. Never changes while the simulation runs, except by command.
+//! default and its reason; [`settings`] has their names. Relies on nothing. Never changes while the simulation runs,
+//! except by command.
 
-use core::fmt;
-
+use crate::proto::ocp::server::Part;
+use crate::proto::ocp::{Axis, Controller};
 use crate::time::Duration;
+
+pub mod settings;
+
+pub use settings::{SETTINGS, SettingError};
 
 /// A set of defaults for one version of the vendor's software.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Profile {
-    /// The documented schema of version 2.48: no `missing_cameras`, fault names in one word.
+    /// The documented schema of version 2.48: no `missing_cameras` in the telemetry, no `is_monitor`, fault names in
+    /// one word, InputLost where no vehicle is chosen.
     Doc248,
-    /// The form of 2026-05: `missing_cameras`, spaced fault names, "Latency Loop Not Closed".
+    /// The form of 2026-05: both members, spaced fault names, "Latency Loop Not Closed", VehicleControlInactive where
+    /// no vehicle is chosen.
     #[default]
     Y2026,
 }
@@ -39,6 +46,9 @@ impl Profile {
                 missing_cameras: false,
                 spaced_faults: false,
                 loop_not_closed: None,
+                is_monitor: false,
+                no_missing_cameras_is_null: true,
+                unset_active: Unset::InputLost,
                 ..Options::default()
             },
             Self::Y2026 => Options::default(),
@@ -87,6 +97,17 @@ impl DefaultValues {
             _ => None,
         }
     }
+
+    /// What is written for a gamepad that is `held` so.
+    pub(super) fn controller(self, held: Part<Controller>) -> Part<Controller> {
+        match self {
+            Self::Neutral => Part::Is(Controller::NEUTRAL),
+            Self::Zeroed => Part::Is(Controller { axes: [0.0; Axis::COUNT], buttons: 0 }),
+            Self::Null => Part::null(),
+            Self::Absent => Part::Absent,
+            Self::Last => held,
+        }
+    }
 }
 
 /// When the latency is computed.
@@ -119,6 +140,26 @@ pub enum Reaction {
     Close,
 }
 
+/// The fault of every vehicle where there are several and none is chosen; the vendor's pages disagree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unset {
+    /// VehicleControlInactive, as the page on faults says.
+    #[default]
+    Inactive,
+    /// InputLost, as the page on the Player's TCP server says.
+    InputLost,
+}
+
+/// What becomes of client data that nobody renews.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClientData {
+    /// The last is repeated. The harder case for a vehicle.
+    #[default]
+    Repeat,
+    /// There is none any more.
+    Absent,
+}
+
 /// A one-way path with its faults.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Link {
@@ -142,15 +183,19 @@ impl Link {
     }
 }
 
-/// All settings of the simulated server. [`Options::default`] is the newest profile.
+/// All settings of the simulation. [`Options::default`] is the newest profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
+    /// Names of the vehicles, at least one: `example`, as in the example configuration.
+    pub vehicles: Vec<String>,
     /// How often new data is looked for: 10 ms (documented).
     pub tick: Duration,
     /// Without new data the last message is sent again after this: 20 ms (documented).
     pub repeat: Duration,
-    /// What happens to a second client (undocumented): rejected.
+    /// What happens to a second client of a vehicle (undocumented): rejected.
     pub second_client: SecondClient,
+    /// A client that says nothing for this long is closed, on both sides (undocumented): never.
+    pub idle_timeout: Option<Duration>,
     /// What `controller` says under a fault (undocumented): neutral.
     pub default_values: DefaultValues,
     /// Whether any fault leads to default values, or only NoControlMessage and HighLatency (undocumented): any.
@@ -163,11 +208,21 @@ pub struct Options {
     pub initial_latency_ms: f64,
     /// NoControlMessage after this: 1,000 ms (documented).
     pub control_timeout: Duration,
+    /// Whether NoControlMessage is there from the start until the first control message (undocumented): no.
+    pub no_control_at_start: bool,
+    /// CameraLost after this without a picture: 200 ms (documented).
+    pub camera_timeout: Duration,
+    /// Cameras whose drop detector is off: none.
+    pub unwatched_cameras: Vec<String>,
+    /// StreamerSlow above this: 500 ms (documented).
+    pub slow_frame: Duration,
     /// LatencyLoopNotClosed without a valid returned pair for this long; `None` for versions without it. The
     /// threshold is undocumented; 1,000 ms is that of the other link faults.
     pub loop_not_closed: Option<Duration>,
     /// Messages after a connect that still say VehicleNoResponse (undocumented): 0.
     pub faults_after_connect: u32,
+    /// Whether faults of the operator's side count in `telemetry.fault` (undocumented): no.
+    pub sender_faults_in_telemetry: bool,
     /// Fault names in several words instead of one.
     pub spaced_faults: bool,
     /// What stands between several fault names (undocumented): a comma and a space.
@@ -190,13 +245,50 @@ pub struct Options {
     pub bad_response: Reaction,
     /// A client that does not read (undocumented): the newest message is dropped.
     pub back_pressure: Reaction,
-    /// How often the operator sends: 20 ms, so that the counter rises at 50 Hz.
+    /// How often the Player sends control: 20 ms, so that the counter rises at 50 Hz. The vendor's sends with each of
+    /// its frames, at most 100 a second.
     pub operator_period: Duration,
+    /// How often the Player sends feedback to its client (undocumented): at 60 Hz, as a screen's frames.
+    pub feedback_period: Duration,
+    /// What happens to a second client of the Player (documented: one at a time): rejected.
+    pub second_player_client: SecondClient,
+    /// A malformed or oversized client message (documented: dropped with a warning): dropped.
+    pub bad_client_message: Reaction,
+    /// What `controller` says without a gamepad (undocumented): left out.
+    pub controller_input_lost: DefaultValues,
+    /// What `controller` says for a vehicle that is not the chosen one (undocumented): left out.
+    pub controller_inactive: DefaultValues,
+    /// What `controller` says where the client has switched the gamepad off (undocumented): left out.
+    pub controller_disabled: DefaultValues,
+    /// Whether an unplugged gamepad is InputLost where the client has switched it off (undocumented): yes.
+    pub input_lost_when_disabled: bool,
+    /// Which fault stands for several vehicles of which none is chosen (the vendor's pages disagree).
+    pub unset_active: Unset,
+    /// NoFeedbackMessage after this: 1,000 ms (documented).
+    pub feedback_timeout: Duration,
+    /// Whether the operator's own data (`user`, `counter`) is sent until a client has sent some: yes.
+    pub own_user_data: bool,
+    /// Whether the Player returns acks by itself as long as no client data came (undocumented): yes.
+    pub own_ack_echo: bool,
+    /// What becomes of client data and acks when the TCP client is gone (undocumented): repeated.
+    pub data_after_close: ClientData,
+    /// What becomes of client data in a source conflict (undocumented): repeated; acks are not.
+    pub data_in_conflict: ClientData,
+    /// Whether a session that only watches sends control without controller (undocumented): it sends nothing.
+    pub monitor_sends_null: bool,
+    /// Sticks nearer to rest than this are at rest (undocumented): 0.
+    pub dead_zone: f64,
+    /// Whether the feedback has `is_monitor`.
+    pub is_monitor: bool,
+    /// Whether `missing_cameras` of the feedback is null instead of an empty list.
+    pub no_missing_cameras_is_null: bool,
     /// From the operator to the vehicle: 20 ms, a fair mobile network.
     pub uplink: Link,
-    /// From the vehicle's camera to the operator's screen: 60 ms for coding, network and decoding.
-    pub video: Link,
-    /// Time between video frames: 33 ms.
+    /// From the vehicle to the operator: 20 ms.
+    pub downlink: Link,
+    /// Coding and decoding of the picture, on top of the downlink: 40 ms.
+    pub video_delay: Duration,
+    /// Time between video frames, each with a feedback message: 33 ms.
     pub video_period: Duration,
     /// Seed of the key and of the links' faults.
     pub seed: u64,
@@ -205,17 +297,24 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            vehicles: vec!["example".to_owned()],
             tick: Duration::from_millis(10),
             repeat: Duration::from_millis(20),
             second_client: SecondClient::default(),
+            idle_timeout: None,
             default_values: DefaultValues::default(),
             defaults_on_any_fault: true,
             latency_update: LatencyUpdate::default(),
             latency_limit: Duration::from_millis(500),
             initial_latency_ms: 0.0,
             control_timeout: Duration::from_millis(1_000),
+            no_control_at_start: false,
+            camera_timeout: Duration::from_millis(200),
+            unwatched_cameras: Vec::new(),
+            slow_frame: Duration::from_millis(500),
             loop_not_closed: Some(Duration::from_millis(1_000)),
             faults_after_connect: 0,
+            sender_faults_in_telemetry: false,
             spaced_faults: true,
             reason_separator: ", ".to_owned(),
             reason_first_only: false,
@@ -228,137 +327,35 @@ impl Default for Options {
             bad_response: Reaction::default(),
             back_pressure: Reaction::default(),
             operator_period: Duration::from_millis(20),
+            feedback_period: hertz(60.0),
+            second_player_client: SecondClient::default(),
+            bad_client_message: Reaction::default(),
+            controller_input_lost: DefaultValues::Absent,
+            controller_inactive: DefaultValues::Absent,
+            controller_disabled: DefaultValues::Absent,
+            input_lost_when_disabled: true,
+            unset_active: Unset::default(),
+            feedback_timeout: Duration::from_millis(1_000),
+            own_user_data: true,
+            own_ack_echo: true,
+            data_after_close: ClientData::default(),
+            data_in_conflict: ClientData::default(),
+            monitor_sends_null: false,
+            dead_zone: 0.0,
+            is_monitor: true,
+            no_missing_cameras_is_null: false,
             uplink: Link::new(Duration::from_millis(20)),
-            video: Link::new(Duration::from_millis(60)),
+            downlink: Link::new(Duration::from_millis(20)),
+            video_delay: Duration::from_millis(40),
             video_period: Duration::from_millis(33),
             seed: 1,
         }
     }
 }
 
-/// Why a setting is refused: the name is unknown or the value does not fit. Nothing is changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SettingError(String);
-
-impl fmt::Display for SettingError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl core::error::Error for SettingError {}
-
-/// Every setting by name, with the values it takes.
-pub const SETTINGS: [(&str, &str); 31] = [
-    ("tick_ms", "1..1000"),
-    ("repeat_ms", "1..10000"),
-    ("second_client", "reject|replace|ignore"),
-    ("default_values", "neutral|zeroed|null|absent|last"),
-    ("defaults_on_any_fault", "true|false"),
-    ("latency_update", "control|continuous"),
-    ("latency_limit_ms", "1..100000"),
-    ("initial_latency_ms", "0..100000"),
-    ("control_timeout_ms", "1..100000"),
-    ("loop_not_closed_ms", "off|1..100000"),
-    ("faults_after_connect", "0.."),
-    ("spaced_faults", "true|false"),
-    ("reason_separator", "text"),
-    ("reason_first_only", "true|false"),
-    ("missing_cameras", "true|false"),
-    ("user_data_form", "bare|wrapped"),
-    ("user_data_under_fault", "true|false"),
-    ("counter_key", "text"),
-    ("ack_offset_ms", "0.."),
-    ("stamp_repeats", "true|false"),
-    ("bad_response", "drop|close"),
-    ("back_pressure", "drop|close"),
-    ("operator_period_ms", "1..10000"),
-    ("uplink_delay_ms", "0..100000"),
-    ("uplink_jitter_ms", "0..100000"),
-    ("uplink_loss", "0..1"),
-    ("uplink_duplicate", "0..1"),
-    ("uplink_reorder", "0..1"),
-    ("video_delay_ms", "0..100000"),
-    ("video_period_ms", "1..10000"),
-    ("seed", "0.."),
-];
-
-impl Options {
-    /// Sets one option by its name in [`SETTINGS`].
-    ///
-    /// # Errors
-    /// [`SettingError`] with the values that would fit, or the names there are.
-    pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
-        let Some((_, form)) = SETTINGS.iter().find(|(known, _)| *known == name) else {
-            let names: Vec<_> = SETTINGS.iter().map(|(name, _)| *name).collect();
-            return Err(SettingError(format!("unknown setting {name:?}; there are: {}", names.join(" "))));
-        };
-        self.try_set(name, value).ok_or_else(|| SettingError(format!("{name} takes {form}, not {value:?}")))
-    }
-
-    fn try_set(&mut self, name: &str, value: &str) -> Option<()> {
-        match name {
-            "tick_ms" => self.tick = ms(value, 1.0, 1e3)?,
-            "repeat_ms" => self.repeat = ms(value, 1.0, 1e4)?,
-            "second_client" => {
-                let forms = [SecondClient::Reject, SecondClient::Replace, SecondClient::Ignore];
-                self.second_client = one_of(value, &["reject", "replace", "ignore"], forms)?;
-            }
-            "default_values" => self.default_values = DefaultValues::from_name(value)?,
-            "defaults_on_any_fault" => self.defaults_on_any_fault = value.parse().ok()?,
-            "latency_update" => {
-                let forms = [LatencyUpdate::OnControl, LatencyUpdate::Continuous];
-                self.latency_update = one_of(value, &["control", "continuous"], forms)?;
-            }
-            "latency_limit_ms" => self.latency_limit = ms(value, 1.0, 1e5)?,
-            "initial_latency_ms" => self.initial_latency_ms = number(value, 0.0, 1e5)?,
-            "control_timeout_ms" => self.control_timeout = ms(value, 1.0, 1e5)?,
-            "loop_not_closed_ms" if value == "off" => self.loop_not_closed = None,
-            "loop_not_closed_ms" => self.loop_not_closed = Some(ms(value, 1.0, 1e5)?),
-            "faults_after_connect" => self.faults_after_connect = value.parse().ok()?,
-            "spaced_faults" => self.spaced_faults = value.parse().ok()?,
-            "reason_separator" => self.reason_separator = value.to_owned(),
-            "reason_first_only" => self.reason_first_only = value.parse().ok()?,
-            "missing_cameras" => self.missing_cameras = value.parse().ok()?,
-            "user_data_form" => {
-                self.user_data_form =
-                    one_of(value, &["bare", "wrapped"], [UserDataForm::Bare, UserDataForm::Wrapped])?;
-            }
-            "user_data_under_fault" => self.user_data_under_fault = value.parse().ok()?,
-            "counter_key" => self.counter_key = value.to_owned(),
-            "ack_offset_ms" => self.ack_offset_ms = value.parse().ok()?,
-            "stamp_repeats" => self.stamp_repeats = value.parse().ok()?,
-            "bad_response" => {
-                self.bad_response = one_of(value, &["drop", "close"], [Reaction::Drop, Reaction::Close])?
-            }
-            "back_pressure" => {
-                self.back_pressure = one_of(value, &["drop", "close"], [Reaction::Drop, Reaction::Close])?
-            }
-            "operator_period_ms" => self.operator_period = ms(value, 1.0, 1e4)?,
-            "uplink_delay_ms" => self.uplink.delay = ms(value, 0.0, 1e5)?,
-            "uplink_jitter_ms" => self.uplink.jitter = ms(value, 0.0, 1e5)?,
-            "uplink_loss" => self.uplink.loss = number(value, 0.0, 1.0)?,
-            "uplink_duplicate" => self.uplink.duplicate = number(value, 0.0, 1.0)?,
-            "uplink_reorder" => self.uplink.reorder = number(value, 0.0, 1.0)?,
-            "video_delay_ms" => self.video.delay = ms(value, 0.0, 1e5)?,
-            "video_period_ms" => self.video_period = ms(value, 1.0, 1e4)?,
-            "seed" => self.seed = value.parse().ok()?,
-            _ => return None,
-        }
-        Some(())
-    }
-}
-
-fn number(text: &str, low: f64, high: f64) -> Option<f64> {
-    text.parse().ok().filter(|value| (low..=high).contains(value))
-}
-
-fn ms(text: &str, low: f64, high: f64) -> Option<Duration> {
-    number(text, low, high).map(|ms| Duration::from_secs_f64(ms / 1e3))
-}
-
-fn one_of<T, const N: usize>(text: &str, names: &[&str; N], values: [T; N]) -> Option<T> {
-    names.iter().zip(values).find(|(name, _)| **name == text).map(|(_, value)| value)
+/// The time between two of so many a second.
+fn hertz(hz: f64) -> Duration {
+    Duration::from_secs_f64(1.0 / hz)
 }
 
 #[cfg(test)]
@@ -366,29 +363,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_setting_takes_a_value_and_refuses_nonsense() {
-        for (name, form) in SETTINGS {
-            let mut options = Options::default();
-            let good =
-                form.split(['|', '.']).next().map_or("5", |word| if word == "text" { "x" } else { word });
-            options.set(name, good).unwrap_or_else(|error| panic!("{error}"));
-            if form != "text" {
-                options.set(name, "nonsense").unwrap_err();
-            }
-        }
-        let error = Options::default().set("tick", "5").unwrap_err();
-        assert!(error.to_string().contains("tick_ms"));
-        let mut options = Options::default();
-        options.set("loop_not_closed_ms", "700").unwrap();
-        assert_eq!(options.loop_not_closed, Some(Duration::from_millis(700)));
-        options.set("uplink_loss", "1.5").unwrap_err();
-    }
-
-    #[test]
     fn profiles_have_names() {
         for name in Profile::NAMES {
             assert!(Profile::from_name(name).is_some());
         }
         assert!(!Profile::Doc248.options().missing_cameras && Profile::Y2026.options().missing_cameras);
+        assert!(!Profile::Doc248.options().is_monitor && Profile::Y2026.options().is_monitor);
     }
 }

@@ -11,6 +11,8 @@ use crate::time::{Duration, Instant};
 /// Turns text into commands that fall due in order.
 #[derive(Debug, Clone, Default)]
 pub struct Sequencer {
+    /// Names that a command may use for a vehicle; every name where there is no list.
+    vehicles: Option<Vec<String>>,
     partial: String,
     queue: VecDeque<Command>,
     resume_at: Instant,
@@ -23,6 +25,22 @@ impl Sequencer {
         Self::default()
     }
 
+    /// A sequencer that refuses commands about vehicles of other names.
+    #[must_use]
+    pub fn of(vehicles: &[String]) -> Self {
+        Self { vehicles: Some(vehicles.to_vec()), ..Self::default() }
+    }
+
+    fn parse(&self, line: &str) -> Result<Option<Command>, CommandError> {
+        let command = command::parse(line)?;
+        match (command.as_ref().and_then(Command::vehicle), &self.vehicles) {
+            (Some(name), Some(known)) if !known.iter().any(|known| known == name) => {
+                Err(CommandError::NoVehicle(name.to_owned()))
+            }
+            _ => Ok(command),
+        }
+    }
+
     /// Takes a whole script.
     ///
     /// # Errors
@@ -30,21 +48,21 @@ impl Sequencer {
     pub fn load(&mut self, script: &str) -> Result<(), (usize, CommandError)> {
         let mut commands = Vec::new();
         for (at, line) in script.lines().enumerate() {
-            commands.extend(command::parse(line).map_err(|error| (at + 1, error))?);
+            commands.extend(self.parse(line).map_err(|error| (at + 1, error))?);
         }
         self.queue.extend(commands);
         Ok(())
     }
 
-    /// Takes text as it arrives and gives an answer for each complete line. A line longer than 4 KiB is cut there.
+    /// Takes text as it arrives and gives an answer for each complete line. A line longer than 64 KiB is cut there.
     pub fn handle_text(&mut self, text: &str) -> Vec<Result<(), CommandError>> {
-        /// No command is longer; user data has to fit one message anyway.
-        const LINE_MAX: usize = 4_096;
+        /// No command is longer: user data has to fit one message of 16 KiB, and a test may want more.
+        const LINE_MAX: usize = 65_536;
         let mut answers = Vec::new();
         for c in text.chars() {
             if c == '\n' {
                 let line = core::mem::take(&mut self.partial);
-                answers.push(command::parse(&line).map(|command| self.queue.extend(command)));
+                answers.push(self.parse(&line).map(|command| self.queue.extend(command)));
             } else if self.partial.len() < LINE_MAX {
                 self.partial.push(c);
             }
@@ -118,6 +136,15 @@ mod tests {
         let mut sequencer = Sequencer::new();
         let (line, _) = sequencer.load("press start\nfly\n").unwrap_err();
         assert_eq!((line, sequencer.poll(at(5))), (2, None));
+    }
+
+    #[test]
+    fn a_vehicle_that_is_not_there_is_refused() {
+        let mut sequencer = Sequencer::of(&["a".to_owned(), "b".to_owned()]);
+        let answers = sequencer.handle_text("vehicle a close\nvehicle c close\nactive d\nactive b\n");
+        let ok: Vec<_> = answers.iter().map(Result::is_ok).collect();
+        assert_eq!(ok, [true, false, false, true]);
+        assert_eq!(answers[1], Err(CommandError::NoVehicle("c".into())));
     }
 
     #[test]

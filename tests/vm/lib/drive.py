@@ -131,8 +131,8 @@ class OcpControl:
         extra = ["--script", script] if script else []
         for setting in settings:
             extra += ["--set", setting]
-        self.process = bench.ocpcan("sim", "ocp", "--listen", f"127.0.0.1:{port}", "--control", f"127.0.0.1:{control}",
-                                    *extra)
+        self.process = bench.ocpcan("sim", "ocp", "--player", "none", "--listen", f"127.0.0.1:{port}",
+                                    "--control", f"127.0.0.1:{control}", *extra)
         self.port = int(self.process.wait_line(r"^listening on 127\.0\.0\.1:(\d+)", 20)[1])
         self.control = int(self.process.wait_line(r"^control on 127\.0\.0\.1:(\d+)", 20)[1])
         self._socket = socket.create_connection(("127.0.0.1", self.control), timeout=10)

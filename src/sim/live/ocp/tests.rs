@@ -1,11 +1,13 @@
 //! The simulator on real sockets: a client that answers, the controls, and the ways a connection ends.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
 
 use super::*;
 use crate::proto::ocp::control;
 use crate::proto::ocp::frame::Deframer;
 use crate::proto::ocp::{Axis, Button, ResponseWriter};
+use crate::time::Duration;
 
 /// Longest wait for anything in these tests; reached only when something is broken.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -164,7 +166,7 @@ fn a_client_that_does_not_read_loses_whole_messages_only() {
     let sim = OcpSimHandle::start(&LiveOptions::default(), Options::default()).unwrap();
     let mut client = Client::connect(&sim);
     sim.say("rate 20000").unwrap();
-    wait_for("back pressure", || sim.events().try_iter().any(|(_, event)| event == Event::BackPressure));
+    wait_for("back pressure", || sim.events().try_iter().any(|(_, _, event)| event == Event::BackPressure));
     sim.say("rate auto").unwrap();
     // Whatever was lost, what comes is whole: `until` decodes every frame.
     let mut n = 0;

@@ -1,11 +1,22 @@
-//! The simulated server in virtual time, seen by a client that decodes with the gateway's own code.
+//! The simulated Streamer in virtual time, seen by a client that decodes with the gateway's own code.
 
-use super::super::options::{DefaultValues, LatencyUpdate, Link, Profile, UserDataForm};
-use super::super::{LinkState, command};
+mod faults;
+mod player;
+mod rig;
+
+use serde_json::{Value, json};
+
+use super::super::options::{
+    DefaultValues, LatencyUpdate, Link, Profile, Reaction, SecondClient, UserDataForm,
+};
+use super::super::{Direction, command, inject};
 use super::*;
 use crate::proto::ocp::control::{self, ControlError};
 use crate::proto::ocp::frame::{Deframer, FrameError};
-use crate::proto::ocp::{Axis, Button, Controller, ResponseWriter};
+use crate::proto::ocp::{Axis, Button, Controller, ResponseWriter, server};
+
+/// The only vehicle.
+const CLIENT: Endpoint = Endpoint::Vehicle(0);
 
 /// One decoded message as the client saw it.
 #[derive(Debug, Clone)]
@@ -21,7 +32,7 @@ struct Got {
 }
 
 struct World {
-    server: Server,
+    pipeline: Pipeline,
     now: Instant,
     deframer: Deframer,
     answers: bool,
@@ -35,10 +46,10 @@ struct World {
 impl World {
     fn new(options: Options) -> Self {
         let now = Instant::from_millis(1_000_000);
-        let mut server = Server::new(options, now);
-        assert_eq!(server.handle_connect(now), Admission::Accept);
+        let mut pipeline = Pipeline::new(options, now);
+        assert_eq!(pipeline.handle_connect(now, CLIENT), Admission::Accept);
         Self {
-            server,
+            pipeline,
             now,
             deframer: Deframer::new(),
             answers: true,
@@ -56,15 +67,15 @@ impl World {
 
     fn say(&mut self, line: &str) {
         let command = command::parse(line).unwrap().unwrap();
-        self.server.command(self.now, command);
+        self.pipeline.command(self.now, command);
     }
 
     fn run(&mut self, ms: u64) {
         let end = self.now + Duration::from_millis(ms);
         loop {
-            self.now = self.server.poll_timeout().max(self.now).min(end);
-            self.server.handle_timeout(self.now);
-            while let Some(transmit) = self.server.poll_transmit(self.now) {
+            self.now = self.pipeline.poll_timeout().max(self.now).min(end);
+            self.pipeline.handle_timeout(self.now);
+            while let Some((CLIENT, transmit)) = self.pipeline.poll_transmit(self.now) {
                 match transmit {
                     Transmit::Bytes(bytes) => self.receive(&bytes),
                     end => self.ended.push(end),
@@ -121,7 +132,7 @@ impl World {
             let mut buffer = [0; 512];
             let writer = ResponseWriter::new(&mut buffer, message.ack_time, message.ack_time_mac).unwrap();
             let frame = writer.finish(Some((57.7, 11.9))).frame.to_vec();
-            self.server.handle_bytes(self.now, &frame);
+            self.pipeline.handle_bytes(self.now, CLIENT, &frame);
         }
     }
 
@@ -134,7 +145,7 @@ impl World {
     }
 
     fn events(&mut self) -> Vec<Event> {
-        core::iter::from_fn(|| self.server.poll_event()).collect()
+        core::iter::from_fn(|| self.pipeline.poll_event()).map(|(_, event)| event).collect()
     }
 }
 
@@ -164,7 +175,7 @@ fn the_loop_closes_and_measures_the_whole_way() {
     assert!(!got.fault && got.reason.is_empty());
     // Up 20, picture up to 33, down 60, operator's period up to 20, tick up to 10.
     assert!((80.0..=160.0).contains(&got.latency_ms), "{}", got.latency_ms);
-    assert_eq!(world.server.snapshot().bad_macs, 0);
+    assert_eq!(world.pipeline.snapshot().bad_macs, 0);
     assert_eq!(got.controller, Some(Controller::NEUTRAL));
 }
 
@@ -287,12 +298,12 @@ fn a_restart_closes_resets_the_clock_and_changes_the_key() {
     world.say("restart 300");
     world.run(1);
     assert_eq!(world.ended, [Transmit::Close]);
-    assert_eq!(world.server.handle_connect(world.now), Admission::Reject, "still down");
+    assert_eq!(world.pipeline.handle_connect(world.now, CLIENT), Admission::Reject, "still down");
     world.run(300);
-    assert_eq!(world.server.handle_connect(world.now), Admission::Accept);
+    assert_eq!(world.pipeline.handle_connect(world.now, CLIENT), Admission::Accept);
     world.run(50);
     assert!(world.last().ack_ms < 400.0 && before > 1_900.0);
-    let bad = world.server.snapshot().bad_macs;
+    let bad = world.pipeline.snapshot().bad_macs;
     assert!(bad > 0, "pairs under the old key are refused");
     world.run(1_000);
     assert!(!world.last().fault);
@@ -321,7 +332,7 @@ fn ack_times_beyond_a_float_come_back_exactly() {
     let acks: std::collections::BTreeSet<_> =
         world.got.iter().map(|g| g.ack.parse::<u64>().unwrap()).collect();
     assert!(acks.len() == world.got.len() && acks.iter().all(|ack| *ack >= offset));
-    let seen = world.server.snapshot();
+    let seen = world.pipeline.snapshot();
     assert_eq!((seen.bad_macs, seen.bad_responses), (0, 0));
     assert!(seen.latency_ms > 50.0 && seen.latency_ms < 200.0);
     world.say("inject ack 1.7e12");
@@ -483,7 +494,7 @@ fn a_stall_stops_everything_and_ends_without_a_burst() {
     let n = world.got.len();
     world.run(999);
     assert_eq!(world.got.len(), n);
-    assert!(!world.server.wants_bytes(world.now));
+    assert!(!world.pipeline.wants_bytes(world.now, CLIENT));
     world.run(100);
     assert!((4..=7).contains(&(world.got.len() - n)), "{}", world.got.len() - n);
     world.say("silence on");
@@ -531,7 +542,7 @@ fn a_second_client_is_met_in_three_ways() {
     ] {
         let mut world = World::new(Options { second_client, ..Options::default() });
         world.run(100);
-        assert_eq!(world.server.handle_connect(world.now), want);
+        assert_eq!(world.pipeline.handle_connect(world.now, CLIENT), want);
         let n = world.got.len();
         world.run(100);
         assert!(world.got.len() > n, "whoever is the client is served");
@@ -550,26 +561,27 @@ fn bad_responses_are_dropped_in_step_or_end_the_connection() {
         let mut world = world();
         world.run(100);
         for part in bytes.chunks(1_000) {
-            world.server.handle_bytes(world.now, part);
+            world.pipeline.handle_bytes(world.now, CLIENT, part);
         }
-        let before = world.server.snapshot();
+        let before = world.pipeline.snapshot();
         assert_eq!(before.bad_responses, 1);
         world.run(100);
-        assert!(world.server.snapshot().responses > before.responses, "the next response is read");
+        assert!(world.pipeline.snapshot().responses > before.responses, "the next response is read");
         let mut world = World::new(Options { bad_response: Reaction::Close, ..Options::default() });
         world.run(100);
-        world.server.handle_bytes(world.now, bytes);
+        world.pipeline.handle_bytes(world.now, CLIENT, bytes);
         world.run(1);
         assert_eq!(world.ended, [Transmit::Close]);
     }
     // The vendor's examples send this before the first message.
     let mut world = world();
-    world.server.handle_bytes(
+    world.pipeline.handle_bytes(
         world.now,
+        CLIENT,
         &server::frame(br#"{"ack_time":0,"ack_time_mac":0,"vehicle_user_data":null}"#),
     );
     world.run(1_000);
-    assert_eq!(world.server.snapshot().bad_responses, 0);
+    assert_eq!(world.pipeline.snapshot().bad_responses, 0);
     assert!(!world.last().fault);
 }
 
@@ -642,9 +654,9 @@ fn the_connection_ends_in_order_or_by_reset() {
         world.say(line);
         world.run(10);
         assert_eq!(world.ended, [want]);
-        assert!(!world.server.snapshot().is_connected);
+        assert!(!world.pipeline.snapshot().is_connected);
         assert!(world.events().contains(&Event::Disconnected));
-        world.server.handle_connect(world.now);
+        world.pipeline.handle_connect(world.now, CLIENT);
         world.run(200);
         assert!(world.last().at_ms > 280);
     }
@@ -654,12 +666,12 @@ fn the_connection_ends_in_order_or_by_reset() {
 fn without_a_client_the_server_says_so_and_nothing_is_sent() {
     let mut world = world();
     world.run(100);
-    world.server.handle_disconnect();
+    world.pipeline.handle_disconnect(CLIENT);
     let n = world.got.len();
     world.run(500);
     assert_eq!(world.got.len(), n);
-    assert_eq!(world.server.snapshot().faults, ["Vehicle No Response"]);
-    assert_eq!(world.server.handle_connect(world.now), Admission::Accept);
+    assert_eq!(world.pipeline.snapshot().faults, ["Vehicle No Response"]);
+    assert_eq!(world.pipeline.handle_connect(world.now, CLIENT), Admission::Accept);
     world.run(300);
     assert!(!world.last().fault);
 }
@@ -668,10 +680,10 @@ fn without_a_client_the_server_says_so_and_nothing_is_sent() {
 fn the_report_of_the_vehicle_is_kept() {
     let mut world = world();
     world.run(100);
-    world.server.command(world.now, Command::Link(LinkState::Up));
-    let seen = world.server.snapshot();
+    world.pipeline.command(world.now, Command::Link(Direction::Both, LinkState::Up, None));
+    let seen = world.pipeline.snapshot();
     assert_eq!(seen.last_response.unwrap().pos, Some((57.7, 11.9)));
     assert_eq!(seen.reply_max_ms, 0.0, "answered within the same instant");
-    assert_eq!(world.server.snapshot().to_json()["pos"]["lat"], json!(57.7));
-    assert!(matches!(world.server.options().default_values, DefaultValues::Neutral));
+    assert_eq!(world.pipeline.snapshot().to_json()["pos"]["lat"], json!(57.7));
+    assert!(matches!(world.pipeline.options().default_values, DefaultValues::Neutral));
 }
