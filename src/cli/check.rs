@@ -2,21 +2,20 @@
 //!
 //! Owns the text. Relies on `config`. Never opens a bus or a socket.
 
+mod frames;
+mod station;
+
 use super::{DEFAULT_CONFIG, VERSION, complain, exit, print};
 use crate::can::{Frame, Id};
-use crate::config::{self, Config, Short, budget, written};
+use crate::config::{self, Config, Loaded, Problem, Short, budget, written};
 use crate::limits::{TUNNEL_PEERS, TUNNEL_QUEUE};
 use crate::safety::settings::BOUNDS;
-use crate::signals::bits::{ByteOrder, Codec, Raw};
-use crate::signals::e2e::Algorithm;
-use crate::signals::plan::{
-    Echo, Kind, Plan, ReceivePlan, SendMode, SendPlan, SignalPlan, SignalRef, StopProfile,
-};
-use crate::signals::transform::Shape;
+use crate::signals::plan::{Kind, Plan, SignalPlan, StopProfile};
 use crate::time::{Duration, millis_f64};
 use crate::topology;
+use frames::{Bits, buses, receive, reference, send, transform};
 use std::fmt::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Checks a configuration: all problems at once, or what it resolves to
 ///
@@ -36,32 +35,41 @@ pub struct Args {
 /// Checks and prints.
 #[must_use]
 pub fn run(args: &Args) -> u8 {
-    let config = match load(&args.config) {
-        Ok(config) => config,
+    let loaded = match load(&args.config) {
+        Ok(loaded) => loaded,
         Err(code) => return code,
     };
+    let warnings = match &loaded {
+        Loaded::Vehicle(config) => &config.warnings,
+        Loaded::Operator(config) => &config.warnings,
+    };
     if args.quiet {
-        for warning in &config.warnings {
+        for warning in warnings {
             complain(&format!("warning: {warning}"));
         }
         return exit::OK;
     }
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let _ = report(&mut text, &config);
+    let _ = match &loaded {
+        Loaded::Vehicle(config) => report(&mut text, config),
+        Loaded::Operator(config) => station::report(&mut text, config),
+    };
     print(&text)
 }
 
-/// Loads a configuration for a subcommand; all problems go to stderr.
-pub(crate) fn load(path: &std::path::Path) -> Result<Config, u8> {
-    config::load(path).map_err(|problems| {
-        for problem in &problems {
-            complain(&problem.to_string());
-        }
-        let count = problems.len();
-        complain(&format!("{count} problem{}; nothing is sent", if count == 1 { "" } else { "s" }));
-        exit::CONFIG
-    })
+/// Loads a configuration of either role; all problems go to stderr.
+fn load(path: &Path) -> Result<Loaded, u8> {
+    config::load_either(path).map_err(|problems| refuse(&problems))
+}
+
+fn refuse(problems: &[Problem]) -> u8 {
+    for problem in problems {
+        complain(&problem.to_string());
+    }
+    let count = problems.len();
+    complain(&format!("{count} problem{}; nothing is sent", if count == 1 { "" } else { "s" }));
+    exit::CONFIG
 }
 
 /// The whole report.
@@ -71,14 +79,18 @@ fn report(out: &mut String, config: &Config) -> fmt::Result {
     writeln!(out, "vehicle    {}  (configuration {})", plan.vehicle, config.digest)?;
     let form = format!("{:?}", config.ocp.user_data).to_lowercase();
     writeln!(out, "OCP        {}, user data {form}", config.ocp.address)?;
-    buses(out, plan)?;
+    buses(out, &plan.buses)?;
     tunnels(out, config)?;
     arming(out, config)?;
     for frame in &plan.send {
-        send(out, plan, frame)?;
+        send(out, &plan.buses, frame)?;
+        for signal in &frame.signals {
+            mapped(out, plan, signal)?;
+        }
     }
     for frame in &plan.receive {
-        receive(out, plan, frame)?;
+        let loss = if frame.required { "its loss trips" } else { "its loss is reported" };
+        receive(out, &plan.buses, frame, loss)?;
     }
     reports(out, plan)?;
     times(out, config)?;
@@ -90,21 +102,13 @@ fn report(out: &mut String, config: &Config) -> fmt::Result {
         "  stop by itself when these frames stay away for {} ms: no software survives a power cut",
         budget::ACTUATOR_TIMEOUT.as_millis()
     )?;
-    writeln!(out, "\nWarnings   {}", if config.warnings.is_empty() { "none" } else { "" })?;
-    for warning in &config.warnings {
-        writeln!(out, "  {warning}")?;
-    }
-    Ok(())
+    warnings(out, &config.warnings)
 }
 
-fn buses(out: &mut String, plan: &Plan) -> fmt::Result {
-    for bus in &plan.buses {
-        let kind = if bus.fd { "classic and FD" } else { "classic" };
-        let echo = match bus.echo {
-            Echo::Required => "echo required",
-            Echo::Unproven => "echo UNPROVEN",
-        };
-        writeln!(out, "bus        {}: {}, {kind}, {echo}", bus.name, bus.interface)?;
+fn warnings(out: &mut String, warnings: &[String]) -> fmt::Result {
+    writeln!(out, "\nWarnings   {}", if warnings.is_empty() { "none" } else { "" })?;
+    for warning in warnings {
+        writeln!(out, "  {warning}")?;
     }
     Ok(())
 }
@@ -158,7 +162,7 @@ fn arming(out: &mut String, config: &Config) -> fmt::Result {
     }?;
     match &plan.speed {
         Some(speed) => {
-            let signal = reference(plan, speed.signal);
+            let signal = reference(&plan.receive, speed.signal);
             write!(out, "standstill |{signal}| <= {}", Short(speed.standstill))?;
             match speed.cap_without_counter {
                 Some(cap) => writeln!(out, ", throttle 0 above {} without an operator counter", Short(cap)),
@@ -167,53 +171,6 @@ fn arming(out: &mut String, config: &Config) -> fmt::Result {
         }
         None => writeln!(out, "standstill unknown"),
     }
-}
-
-fn send(out: &mut String, plan: &Plan, frame: &SendPlan) -> fmt::Result {
-    let mode = match frame.mode {
-        SendMode::Cyclic => format!("every {} ms", millis_f64(frame.period)),
-        SendMode::OnCommand { min_gap } => format!(
-            "with each command (gap {} ms) and every {} ms",
-            millis_f64(min_gap),
-            millis_f64(frame.period)
-        ),
-    };
-    let head = frame_head(plan, &frame.name, frame.bus, frame.id, frame.len, frame.fd);
-    writeln!(out, "\nsend {head}, {mode}")?;
-    if let Some(enable) = &frame.enable {
-        let place = Bits(&enable.codec);
-        writeln!(out, "  enable   {place}: 1 in ARMED, {} in STOPPING, else 0", u8::from(enable.stop))?;
-    }
-    if let Some(counter) = &frame.counter {
-        writeln!(out, "  counter  {}: modulo {}", Bits(&counter.codec), counter.modulo)?;
-    }
-    if let Some(checksum) = &frame.checksum {
-        checksum_line(out, checksum.algorithm, checksum.data_id, &checksum.codec)?;
-    }
-    for signal in &frame.signals {
-        mapped(out, plan, signal)?;
-    }
-    Ok(())
-}
-
-fn checksum_line(out: &mut String, algorithm: Algorithm, data_id: Option<u16>, codec: &Codec) -> fmt::Result {
-    let algorithm = match algorithm {
-        Algorithm::Xor => "XOR",
-        Algorithm::Sum => "sum",
-        Algorithm::Crc8SaeJ1850 => "CRC-8 SAE J1850",
-        Algorithm::Crc8AutosarH2f => "CRC-8 AUTOSAR H2F",
-    };
-    write!(out, "  checksum {}: {algorithm}", Bits(codec))?;
-    match data_id {
-        Some(id) => writeln!(out, ", data id 0x{id:04X}"),
-        None => writeln!(out),
-    }
-}
-
-fn frame_head(plan: &Plan, name: &str, bus: usize, id: Id, len: u8, fd: bool) -> String {
-    let bus = plan.buses.get(bus).map_or("?", |b| b.name.as_str());
-    let id = if id.is_extended() { format!("0x{:08X}", id.raw()) } else { format!("0x{:03X}", id.raw()) };
-    format!("{name} {id} on {bus}, {len} bytes{}", if fd { ", FD" } else { "" })
 }
 
 fn mapped(out: &mut String, plan: &Plan, signal: &SignalPlan) -> fmt::Result {
@@ -243,7 +200,7 @@ fn mapped(out: &mut String, plan: &Plan, signal: &SignalPlan) -> fmt::Result {
     let still = if signal.at_standstill { "; changes at standstill only" } else { "" };
     writeln!(out, "    safe     {}, {stop}{still}", Short(signal.safe))?;
     if let Some(confirm) = &signal.confirm {
-        let of = reference(plan, confirm.signal);
+        let of = reference(&plan.receive, confirm.signal);
         writeln!(out, "    feedback {of} within {}", Short(confirm.tolerance))?;
     }
     Ok(())
@@ -260,79 +217,26 @@ fn origin(plan: &Plan, signal: &SignalPlan) -> String {
             .collect();
         return format!("last pressed of {}", choices.join(", "));
     }
-    let t = &signal.transform;
     let mut text = name(signal.source);
     // Writing to a string cannot fail.
-    let _ = match t.shape {
-        Shape::Direct => Ok(()),
-        Shape::Switch { off, on } => {
-            let (off, on) = if t.invert { (on, off) } else { (off, on) };
-            let (off, on) = (Short(off), Short(on));
-            write!(text, ": off {off}, on {on}{}", if signal.toggle { ", each press toggles" } else { "" })
-        }
-        Shape::Centred { low, centre, high } => {
-            write!(
-                text,
-                " {} | {} | {} -> {}",
-                Short(low),
-                Short(centre),
-                Short(high),
-                three(t.out_low, t.out_centre, t.out_high, t.invert)
-            )
-        }
-        Shape::OneSided { low, high } => {
-            let (a, b) = if t.invert { (t.out_high, t.out_low) } else { (t.out_low, t.out_high) };
-            write!(text, " {} .. {} -> {} .. {}", Short(low), Short(high), Short(a), Short(b))
-        }
-    };
-    if t.dead_zone > 0.0 {
-        let _ = write!(text, ", dead zone {}", t.dead_zone);
-    }
-    if t.expo > 0.0 {
-        let _ = write!(text, ", expo {}", t.expo);
+    let _ = transform(&mut text, &signal.transform);
+    if signal.toggle {
+        text.push_str(", each press toggles");
     }
     text
-}
-
-fn three(low: f64, centre: f64, high: f64, invert: bool) -> String {
-    let (low, centre, high) = (Short(low), Short(centre), Short(high));
-    if invert { format!("{high} | {centre} | {low}") } else { format!("{low} | {centre} | {high}") }
-}
-
-fn receive(out: &mut String, plan: &Plan, frame: &ReceivePlan) -> fmt::Result {
-    let head = frame_head(plan, &frame.name, frame.bus, frame.id, frame.len, frame.fd);
-    let required = if frame.required { "its loss trips" } else { "its loss is reported" };
-    writeln!(out, "\nreceive {head}, stale after {} ms, {required}", millis_f64(frame.stale_after))?;
-    if let Some(counter) = &frame.counter {
-        writeln!(out, "  counter  {}: modulo {}", Bits(&counter.codec), counter.modulo)?;
-    }
-    if let Some(checksum) = &frame.checksum {
-        checksum_line(out, checksum.algorithm, checksum.data_id, &checksum.codec)?;
-    }
-    for signal in &frame.signals {
-        write!(out, "  {:<20} {}", signal.name, Bits(&signal.codec))?;
-        writeln!(out, ", plausible {} .. {}", Short(signal.min), Short(signal.max))?;
-    }
-    Ok(())
 }
 
 fn reports(out: &mut String, plan: &Plan) -> fmt::Result {
     writeln!(out, "\nuser_data  (and {:?}: state and first trip cause)", config::GATEWAY_KEY)?;
     for field in &plan.report {
-        let of = reference(plan, field.signal);
+        let of = reference(&plan.receive, field.signal);
         writeln!(out, "  {:<20} {of}, stale after {} ms", field.key, millis_f64(field.stale_after))?;
     }
     if let Some(pos) = &plan.position {
-        let (lat, lon) = (reference(plan, pos.lat), reference(plan, pos.lon));
+        let (lat, lon) = (reference(&plan.receive, pos.lat), reference(&plan.receive, pos.lon));
         writeln!(out, "  pos                  {lat}, {lon}, stale after {} ms", millis_f64(pos.stale_after))?;
     }
     Ok(())
-}
-
-fn reference(plan: &Plan, of: SignalRef) -> String {
-    let receive = plan.receive.get(of.receive);
-    let signal = receive.and_then(|r| r.signals.get(of.signal));
-    receive.zip(signal).map_or_else(|| "?".to_owned(), |(r, s)| format!("{}.{}", r.name, s.name))
 }
 
 fn times(out: &mut String, config: &Config) -> fmt::Result {
@@ -373,39 +277,6 @@ fn reactions(out: &mut String, config: &Config) -> fmt::Result {
         s.stopping.as_millis(),
         arming.as_millis()
     )
-}
-
-/// A codec as a person reads it: byte.bit from the least significant bit.
-struct Bits<'a>(&'a Codec);
-
-impl fmt::Display for Bits<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let codec = self.0;
-        let mut positions: Vec<u16> = codec.bit_positions().collect();
-        if positions.is_empty() {
-            return write!(f, "no bits");
-        }
-        let at = |bit: u16| format!("{}.{}", bit / 8, bit % 8);
-        let (first, last) = (positions.remove(0), positions.pop());
-        match last {
-            Some(last) => write!(f, "{} to {}", at(first), at(last))?,
-            None => write!(f, "{}", at(first))?,
-        }
-        let raw = match codec.raw {
-            Raw::Unsigned => "unsigned",
-            Raw::Signed => "signed",
-            Raw::Float => "float",
-        };
-        let order = match codec.order {
-            ByteOrder::Little => "little endian",
-            ByteOrder::Big => "big endian",
-        };
-        write!(f, " ({} {raw}, {order}", codec.bits)?;
-        if codec.factor != 1.0 || codec.offset != 0.0 {
-            write!(f, ", x {} + {}", Short(codec.factor), Short(codec.offset))?;
-        }
-        write!(f, ")")
-    }
 }
 
 /// What each channel holds, as declared in the topology.

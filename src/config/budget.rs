@@ -20,6 +20,16 @@ pub const OCP_REPEAT: Duration = Duration::from_millis(20);
 /// What the vehicle's own actuator units must do when frames stay away: no software survives a power cut.
 pub const ACTUATOR_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// From the operator's link failing to the safe frame where no operator counter shows it: OCP has to say so.
+pub const LOSS_WITHOUT_COUNTER: Duration =
+    OCP_OPERATOR_LOSS.saturating_add(OCP_REPEAT).saturating_add(REACTION);
+
+/// The same with an operator counter, after its last change.
+#[must_use]
+pub fn loss_with_counter(settings: &Settings) -> Duration {
+    settings.operator_freeze + REACTION
+}
+
 /// One way to lose control.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -35,8 +45,8 @@ pub struct Row {
 #[must_use]
 pub fn operator_loss(plan: &Plan, settings: &Settings) -> Duration {
     match plan.operator_counter {
-        Some(_) => settings.operator_freeze + REACTION,
-        None => OCP_OPERATOR_LOSS + OCP_REPEAT + REACTION,
+        Some(_) => loss_with_counter(settings),
+        None => LOSS_WITHOUT_COUNTER,
     }
 }
 

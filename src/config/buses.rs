@@ -227,7 +227,7 @@ pub(super) fn described(signal: &Signal, item: &Item, findings: &Findings) -> Op
         signal.limits.map_or((bits_low, bits_high), |(low, high)| (low.max(bits_low), high.min(bits_high)));
     let physical = |raw: i64| raw as f64 * codec.factor + codec.offset;
     let names = signal.names.iter().map(|(raw, name)| (name.clone(), physical(*raw))).collect();
-    Some(Described { name: signal.name.clone(), codec, low, high, names })
+    Some(Described { name: signal.name.clone(), codec, low, high, names, json: None })
 }
 
 /// Reads a whole file of bounded size.

@@ -3,8 +3,10 @@
 //! Owns `[send.*.signals.*]`: kind, source, limits, safe value and stop profile, and the rules that follow from the
 //! kind. Relies on `shape` and `sources`. Never looks at the other signals of the frame.
 
+use super::Role;
 use super::reader::{Item, Table, Value};
 use super::receive::Receives;
+use super::send::Mapping;
 use super::shape::{self, Described};
 use super::short::Short;
 use super::sources::Sources;
@@ -33,6 +35,18 @@ pub(super) struct Context<'c, 'a> {
     pub(super) standstill: bool,
 }
 
+impl<'a> Mapping<'a> for Context<'_, 'a> {
+    const ROLE: Role = Role::Vehicle;
+
+    fn signal(&mut self, table: &Table<'a>, about: &Described) -> Option<SignalPlan> {
+        signal(table, about, self)
+    }
+
+    fn receives(&self) -> &Receives<'a> {
+        self.receives
+    }
+}
+
 /// Where the value comes from.
 struct Origin {
     source: Source,
@@ -41,11 +55,7 @@ struct Origin {
 }
 
 /// Reads one signal. `None` where something is wrong with it; everything that is wrong is reported.
-pub(super) fn signal(
-    table: &Table<'_>,
-    about: &Described,
-    context: &mut Context<'_, '_>,
-) -> Option<SignalPlan> {
+fn signal(table: &Table<'_>, about: &Described, context: &mut Context<'_, '_>) -> Option<SignalPlan> {
     let kind = kind(table);
     let guess = kind.unwrap_or(Kind::Other);
     let safe = safe(table, about, guess);
@@ -97,35 +107,43 @@ fn kind(table: &Table<'_>) -> Option<Kind> {
 
 /// The safe value, 0 by default.
 fn safe(table: &Table<'_>, about: &Described, kind: Kind) -> Option<f64> {
-    let Some(item) = table.item("safe") else {
-        if !(about.low..=about.high).contains(&0.0) {
-            let what = format!(
-                "0, the default, is outside {} .. {} of {}; say what is safe",
-                Short(about.low),
-                Short(about.high),
-                about.name
-            );
-            table.missing("safe", &what);
-            return None;
-        }
-        if let Some(why) = shape::inexact(about, 0.0) {
-            let remedy = if kind == Kind::Throttle {
-                "a throttle must be 0 when safe, so correct factor and offset in the DBC"
-            } else {
-                "say what is safe, or correct factor and offset in the DBC"
-            };
-            table.missing("safe", &format!("the default {why}; {remedy}"));
-            return None;
-        }
-        return Some(0.0);
+    let remedy = if kind == Kind::Throttle {
+        "a throttle must be 0 when safe, so correct factor and offset in the DBC"
+    } else {
+        "say what is safe, or correct factor and offset in the DBC"
     };
-    let safe = shape::exact(item, table, about)?;
-    if kind == Kind::Throttle && safe != 0.0 {
+    let safe = resting(table, about, "safe", "say what is safe", remedy)?;
+    if let (Some(item), true) = (table.item("safe"), kind == Kind::Throttle && safe != 0.0) {
         let reason = format!("the safe value of a throttle must be 0, not {}", Short(safe));
         table.findings.at(item, reason);
         return None;
     }
     Some(safe)
+}
+
+/// The value of a signal while nobody says more: the key, or 0 where it is left out and the signal can say it. `say`
+/// asks for the key, `remedy` is the advice where the description would round 0.
+pub(super) fn resting(
+    table: &Table<'_>,
+    about: &Described,
+    key: &'static str,
+    say: &str,
+    remedy: &str,
+) -> Option<f64> {
+    if let Some(item) = table.item(key) {
+        return shape::exact(item, table, about);
+    }
+    if !(about.low..=about.high).contains(&0.0) {
+        let (low, high) = (Short(about.low), Short(about.high));
+        let what = format!("0, the default, is outside {low} .. {high} of {}; {say}", about.name);
+        table.missing(key, &what);
+        return None;
+    }
+    if let Some(why) = shape::inexact(about, 0.0) {
+        table.missing(key, &format!("the default {why}; {remedy}"));
+        return None;
+    }
+    Some(0.0)
 }
 
 /// Exactly one of `source`, `value` and `select`.
@@ -314,13 +332,20 @@ fn confirm(table: &Table<'_>, context: &mut Context<'_, '_>) -> Option<ConfirmPl
 
 /// The lowest and highest value that can ever be sent.
 fn extent(origin: &Origin, safe: f64) -> (f64, f64) {
-    let mut values = vec![safe];
-    match (origin.source, origin.select.as_slice()) {
-        (Source::Constant(value), []) => values.push(value),
-        (_, []) => {
-            values.extend([origin.transform.out_low, origin.transform.out_high]);
-        }
-        (_, select) => values.extend(select.iter().map(|(_, value)| *value)),
+    if origin.select.is_empty() {
+        return reach(origin.source, &origin.transform, safe);
     }
+    span(origin.select.iter().map(|(_, value)| *value).chain([safe]))
+}
+
+/// The same for a signal that reads one source.
+pub(super) fn reach(source: Source, transform: &Transform, safe: f64) -> (f64, f64) {
+    match source {
+        Source::Constant(value) => span([safe, value]),
+        _ => span([safe, transform.out_low, transform.out_high]),
+    }
+}
+
+fn span(values: impl IntoIterator<Item = f64>) -> (f64, f64) {
     values.into_iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), v| (min.min(v), max.max(v)))
 }

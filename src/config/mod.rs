@@ -19,13 +19,18 @@ mod send;
 mod session;
 mod shape;
 mod short;
+mod slots;
 mod sources;
+mod station;
 mod tunnel;
+mod user_data;
 
 pub use problem::{Problem, nearest};
 pub use receive::GATEWAY_KEY;
 pub use short::Short;
+pub use slots::written as written_slot;
 pub use sources::written;
+pub use station::{PlayerSettings, StationConfig};
 pub use tunnel::TunnelPlan;
 
 use crate::safety::settings::Settings;
@@ -35,7 +40,7 @@ use buses::{Buses, Files};
 use digest::Digest;
 use mapping::Context;
 use problem::Findings;
-use reader::{Item, Table};
+use reader::{Item, Table, Value};
 use receive::Receives;
 use sources::Sources;
 use std::net::SocketAddr;
@@ -44,8 +49,8 @@ use std::path::Path;
 /// Largest configuration file: 1,024 signals with every key need a third of this.
 const FILE_BYTES: u64 = 1 << 20;
 
-/// Longest name of a vehicle.
-const VEHICLE_BYTES: usize = 64;
+/// Longest name of a vehicle or a desk.
+const STATION_BYTES: usize = 64;
 
 /// Most switches that must be true to arm.
 const REQUIREMENTS: usize = 16;
@@ -55,9 +60,17 @@ const OPERATOR_MODULO: u32 = 64;
 
 /// A configuration that passed every check.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "a process holds one, from its start")]
+pub enum Loaded {
+    /// `role = "vehicle"`: commands to CAN.
+    Vehicle(Config),
+    /// `role = "operator"`: a panel to OCP, and feedback to CAN.
+    Operator(StationConfig),
+}
+
+/// A vehicle's configuration that passed every check.
+#[derive(Debug, Clone)]
 pub struct Config {
-    /// Which end of the line this gateway serves.
-    pub role: Role,
     /// The resolved mapping.
     pub plan: Plan,
     /// The time constants, each within its bounds.
@@ -77,11 +90,13 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-/// Which end of the line a gateway serves.
+/// Which end of the line a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// In the vehicle: commands to CAN.
+enum Role {
+    /// In the vehicle.
     Vehicle,
+    /// At the operator's desk.
+    Operator,
 }
 
 /// The OCP session.
@@ -117,71 +132,141 @@ pub enum RealTime {
     Required,
 }
 
-/// Reads a configuration and everything it names.
+/// Reads a vehicle's configuration and everything it names.
+///
+/// # Errors
+///
+/// Every problem of the file and its DBC files, in the order of the lines; for an operator's file, that it is one.
+/// Nothing of a file with a problem may be used.
+pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
+    vehicle_only(path, load_as(path, Accepted::Vehicles))
+}
+
+/// Reads the configuration of a vehicle or of a desk, and everything it names.
 ///
 /// # Errors
 ///
 /// Every problem of the file and its DBC files, in the order of the lines. Nothing of a file with a problem may be
 /// used.
-pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
-    let whole_file = |reason: String| Problem {
-        file: path.to_path_buf(),
-        line: None,
-        key: String::new(),
-        reason,
-        nearest: None,
-    };
-    let bytes = buses::read_bounded(path, FILE_BYTES).map_err(|error| vec![whole_file(error)])?;
-    let text = match std::str::from_utf8(&bytes) {
-        Ok(text) => text,
-        Err(error) => {
-            let line = 1 + bytes.iter().take(error.valid_up_to()).filter(|b| **b == b'\n').count();
-            let problem = Problem { line: Some(line), ..whole_file("not valid UTF-8".to_owned()) };
-            return Err(vec![problem]);
-        }
-    };
-    let files = Files::Folder(path.parent().unwrap_or_else(|| Path::new("")));
-    read(text, path, &files)
+pub fn load_either(path: &Path) -> Result<Loaded, Vec<Problem>> {
+    load_as(path, Accepted::Both)
 }
 
-/// Reads a configuration that is part of the program, with its DBC files by name (the demo needs no files).
+/// Reads a vehicle's configuration that is part of the program, with its DBC files by name (the demo needs no files).
 ///
 /// # Errors
 ///
 /// As [`load`].
 pub fn parse(text: &str, files: &[(&str, &str)]) -> Result<Config, Vec<Problem>> {
-    read(text, Path::new("built-in configuration"), &Files::Given(files))
+    let path = Path::new(BUILT_IN);
+    vehicle_only(path, read(text, path, &Files::Given(files), Accepted::Vehicles))
 }
 
-fn read(text: &str, path: &Path, files: &Files<'_>) -> Result<Config, Vec<Problem>> {
+/// The same for either role.
+///
+/// # Errors
+///
+/// As [`load_either`].
+pub fn parse_either(text: &str, files: &[(&str, &str)]) -> Result<Loaded, Vec<Problem>> {
+    read(text, Path::new(BUILT_IN), &Files::Given(files), Accepted::Both)
+}
+
+/// What stands in problems in place of a file name.
+const BUILT_IN: &str = "built-in configuration";
+
+/// Which roles a caller serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accepted {
+    Vehicles,
+    Both,
+}
+
+/// A problem of a file as a whole.
+fn whole_file(path: &Path, reason: String) -> Problem {
+    Problem { file: path.to_path_buf(), line: None, key: String::new(), reason, nearest: None }
+}
+
+/// Why a command that serves vehicles refuses the file of a desk.
+const OPERATORS_FILE: &str = "this is an operator's file: `ocpcan run` and `ocpcan check` take it, and this command serves vehicles only";
+
+fn vehicle_only(path: &Path, loaded: Result<Loaded, Vec<Problem>>) -> Result<Config, Vec<Problem>> {
+    match loaded? {
+        Loaded::Vehicle(config) => Ok(config),
+        Loaded::Operator(_) => Err(vec![whole_file(path, OPERATORS_FILE.to_owned())]),
+    }
+}
+
+fn load_as(path: &Path, accepted: Accepted) -> Result<Loaded, Vec<Problem>> {
+    let bytes = buses::read_bounded(path, FILE_BYTES).map_err(|error| vec![whole_file(path, error)])?;
+    let text = match std::str::from_utf8(&bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let line = 1 + bytes.iter().take(error.valid_up_to()).filter(|b| **b == b'\n').count();
+            let problem = Problem { line: Some(line), ..whole_file(path, "not valid UTF-8".to_owned()) };
+            return Err(vec![problem]);
+        }
+    };
+    let files = Files::Folder(path.parent().unwrap_or_else(|| Path::new("")));
+    read(text, path, &files, accepted)
+}
+
+fn read(text: &str, path: &Path, files: &Files<'_>, accepted: Accepted) -> Result<Loaded, Vec<Problem>> {
     let findings = Findings::new(path);
     let mut digest = Digest::new();
     digest.file(text.as_bytes());
     let root = reader::parse(text, path, &findings);
-    let config = root.and_then(|root| {
+    let loaded = root.and_then(|root| {
         let table = root.table(&findings)?;
-        resolve(table, files, digest)
+        match role(&table, accepted)? {
+            Role::Vehicle => resolve(table, files, digest).map(Loaded::Vehicle),
+            Role::Operator => station::resolve(table, files, digest).map(Loaded::Operator),
+        }
     });
     let clean = findings.is_clean();
     let (problems, warnings) = findings.into_parts();
-    match config {
-        Some(config) if clean => Ok(Config { warnings, ..config }),
+    match loaded {
+        Some(Loaded::Vehicle(config)) if clean => Ok(Loaded::Vehicle(Config { warnings, ..config })),
+        Some(Loaded::Operator(config)) if clean => Ok(Loaded::Operator(StationConfig { warnings, ..config })),
         _ => Err(problems),
     }
 }
 
+/// Whose file it is. A role that is missing or misspelled is reported, and the rest of the file is read as what it looks
+/// like: every problem at once. `None` for a desk's file where only vehicles are served: that is the one problem.
+fn role(root: &Table<'_>, accepted: Accepted) -> Option<Role> {
+    let roles = [("vehicle", Role::Vehicle), ("operator", Role::Operator)];
+    let item = root.required("role", "\"vehicle\" or \"operator\"");
+    let said = item.and_then(|item| item.choice(root.findings, &roles));
+    let looks_like = || {
+        let of_a_desk = |entry: &Item| ["station", "player"].contains(&entry.key.as_str());
+        if root.named().iter().any(of_a_desk) { Role::Operator } else { Role::Vehicle }
+    };
+    if let (Some(item), Some(Role::Operator), Accepted::Vehicles) = (item, said, accepted) {
+        root.findings.at(item, OPERATORS_FILE);
+        return None;
+    }
+    Some(said.unwrap_or_else(looks_like))
+}
+
+/// The tables of the other role.
+const DESKS_KEYS: [(&str, &str); 3] = [
+    ("station", "names a desk, with role = \"operator\": a vehicle's name is `vehicle`"),
+    ("player", "is the operator's side of OCP: a vehicle's is [ocp]"),
+    ("user_data", "is what a desk sends: a vehicle reads it as user.*, and reports with [report.user_data]"),
+];
+
 /// Every table in turn. `None` only after a problem was reported.
 fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Config> {
     let findings = root.findings;
-    let role = role(&root);
-    let vehicle = vehicle(&root);
+    root.refuse(&DESKS_KEYS);
+    let vehicle = name(&root, "vehicle", "the name of the vehicle, as shown to the operator");
     let ocp = session::ocp(&root);
     let safety = session::safety(&root);
     let buses = Buses::read(&root, files, &mut digest);
     let mut sources = Sources::default();
     let (arm, dead_man, require) = arm(&root, &mut sources);
     let operator_counter = operator(&root, &mut sources);
-    let mut receives = Receives::read(&root, &buses);
+    let mut receives = Receives::read(&root, &buses, Role::Vehicle);
     let has_standstill = root.item("standstill").is_some();
     let speed = receives.standstill(&root);
     let send = {
@@ -212,7 +297,6 @@ fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Con
     };
     remarks::remarks(findings, &plan, &safety.settings);
     Some(Config {
-        role: role?,
         plan,
         settings: safety.settings,
         arms_per_minute: safety.arms_per_minute,
@@ -224,24 +308,12 @@ fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Con
     })
 }
 
-/// `None` for a role of another version. A role that is missing or misspelled is reported, and the rest of the file is
-/// read as a vehicle's: every problem at once.
-fn role(root: &Table<'_>) -> Option<Role> {
-    let Some(item) = root.required("role", "\"vehicle\"") else { return Some(Role::Vehicle) };
-    let roles = [("vehicle", Some(Role::Vehicle)), ("operator", None)];
-    let Some(role) = item.choice(root.findings, &roles) else { return Some(Role::Vehicle) };
-    if role.is_none() {
-        root.findings
-            .at(item, "the operator role is not part of this version: this gateway serves vehicles only");
-    }
-    role
-}
-
-fn vehicle(root: &Table<'_>) -> Option<String> {
-    let item = root.required("vehicle", "the name of the vehicle, as shown to the operator")?;
+/// The name of a vehicle or a desk.
+fn name(root: &Table<'_>, key: &'static str, what: &str) -> Option<String> {
+    let item = root.required(key, what)?;
     let name = item.text(root.findings)?;
-    if name.len() > VEHICLE_BYTES {
-        root.findings.at(item, format!("must be at most {VEHICLE_BYTES} bytes long"));
+    if name.len() > STATION_BYTES {
+        root.findings.at(item, format!("must be at most {STATION_BYTES} bytes long"));
         return None;
     }
     Some(name.to_owned())
@@ -259,7 +331,11 @@ fn arm(root: &Table<'_>, sources: &mut Sources) -> (Option<Source>, Option<Sourc
     let dead_man = table.item("dead_man").and_then(&mut switch);
     let mut require = Vec::new();
     if let Some(item) = table.item("require") {
-        let items = item.list(findings).unwrap_or_default();
+        // One switch needs no list.
+        let items = match item.value {
+            Value::Text(_) => std::slice::from_ref(item),
+            _ => item.list(findings).unwrap_or_default(),
+        };
         if items.len() > REQUIREMENTS {
             findings.at(item, format!("at most {REQUIREMENTS} switches can be required"));
         }

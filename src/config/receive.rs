@@ -3,6 +3,7 @@
 //! Owns `[receive.*]`, `[report.*]` and `[standstill]`. Relies on `buses` for the DBC. Never decides what a stale value
 //! means.
 
+use super::Role;
 use super::buses::{Buses, described};
 use super::problem::{Findings, Place as _, nearest};
 use super::protection;
@@ -48,7 +49,7 @@ pub(super) struct Receives<'a> {
 
 impl<'a> Receives<'a> {
     /// Reads `[receive.*]`.
-    pub(super) fn read(root: &Table<'a>, buses: &'a Buses) -> Self {
+    pub(super) fn read(root: &Table<'a>, buses: &'a Buses, role: Role) -> Self {
         let mut receives = Self::default();
         let Some(table) = root.table("receive") else { return receives };
         if let Some(excess) = table.named().get(FEEDBACK_MESSAGES) {
@@ -58,20 +59,30 @@ impl<'a> Receives<'a> {
             receives.declared.push(&item.key);
             item.is_named(root.findings);
             if let Some(inner) = item.table(root.findings) {
-                receives.message(item, &inner, buses);
+                receives.message(item, &inner, buses, role);
                 inner.finish();
             }
         }
         receives
     }
 
-    fn message(&mut self, item: &'a Item, table: &Table<'a>, buses: &'a Buses) {
+    fn message(&mut self, item: &'a Item, table: &Table<'a>, buses: &'a Buses, role: Role) {
         let findings = table.findings;
         let bus = buses.chosen(table);
         let message = bus.and_then(|bus| buses.message(table, bus));
         let period = table.integer("period_ms", PERIOD_MS.0, PERIOD_MS.1, " ms");
         let stale = table.integer("stale_after_ms", STALE_MS.0, STALE_MS.1, " ms");
-        let required = table.flag("required");
+        let required = match role {
+            Role::Vehicle => table.flag("required"),
+            Role::Operator => {
+                table.refuse(&[(
+                    "required",
+                    "nothing trips at a desk: while a panel frame is stale its signals are sent as their rest values, \
+                     with panel_ok = false",
+                )]);
+                None
+            }
+        };
         let fd_item = table.item("fd");
         let fd = table.flag("fd");
         let (Some(bus), Some(message)) = (bus, message) else {
@@ -112,14 +123,26 @@ impl<'a> Receives<'a> {
 
     /// The signal that `MESSAGE.SIGNAL` names; it is read from now on.
     pub(super) fn reference(&mut self, item: &Item, findings: &Findings) -> Option<SignalRef> {
+        self.reference_after("", item, findings)
+    }
+
+    /// The same where something stands in front of the name: `can.MESSAGE.SIGNAL`.
+    pub(super) fn reference_after(
+        &mut self,
+        prefix: &str,
+        item: &Item,
+        findings: &Findings,
+    ) -> Option<SignalRef> {
         let text = item.text(findings)?;
-        let Some((name, signal_name)) = text.rsplit_once('.') else {
-            findings.at(item, format!("must be MESSAGE.SIGNAL, not {text:?}"));
+        let Some((name, signal_name)) = text.strip_prefix(prefix).and_then(|text| text.rsplit_once('.'))
+        else {
+            findings.at(item, format!("must be {prefix}MESSAGE.SIGNAL, not {text:?}"));
             return None;
         };
         let Some(receive) = self.plans.iter().position(|plan| plan.name == name) else {
             if !self.declared.contains(&name) {
-                let like = nearest(name, self.declared.iter().copied()).map(|n| format!("{n}.{signal_name}"));
+                let like = nearest(name, self.declared.iter().copied())
+                    .map(|n| format!("{prefix}{n}.{signal_name}"));
                 findings.at_like(item, format!("no [receive.{name}] in this file"), like);
             }
             return None;
@@ -127,7 +150,7 @@ impl<'a> Receives<'a> {
         let message = *self.messages.get(receive)?;
         let Some(found) = message.signal(signal_name) else {
             let names = message.signals.iter().map(|s| s.name.as_str());
-            let like = nearest(signal_name, names).map(|n| format!("{name}.{n}"));
+            let like = nearest(signal_name, names).map(|n| format!("{prefix}{name}.{n}"));
             findings.at_like(item, format!("message {} has no signal {signal_name:?}", message.name), like);
             return None;
         };
@@ -167,6 +190,16 @@ impl<'a> Receives<'a> {
             );
         }
         Some(found)
+    }
+
+    /// What is known of a signal that is read.
+    pub(super) fn signal(&self, of: SignalRef) -> Option<&ReceiveSignal> {
+        self.plans.get(of.receive)?.signals.get(of.signal)
+    }
+
+    /// Whether the file has a table of this name.
+    pub(super) fn is_declared(&self, name: &str) -> bool {
+        self.declared.contains(&name)
     }
 
     fn stale_after(&self, signal: SignalRef) -> Duration {
@@ -249,7 +282,7 @@ impl<'a> Receives<'a> {
             findings.at(item, format!("must be 0 or more, not {}", Short(speed)));
             return None;
         }
-        let found = signal.and_then(|of| self.plans.get(of.receive)?.signals.get(of.signal));
+        let found = signal.and_then(|of| self.signal(of));
         let Some(found) = found else { return Some(speed) };
         // A float without a range says what its bits can hold.
         let (low, high) = found.codec.physical_range();

@@ -2,12 +2,12 @@
 //!
 //! Owns the warnings that need the whole plan. Relies on `budget`. Never refuses anything.
 
-use super::budget::{self, operator_loss};
+use super::budget::{self, loss_with_counter, operator_loss};
 use super::problem::Findings;
 use super::short::Short;
 use super::sources::written;
 use crate::safety::settings::Settings;
-use crate::signals::plan::{Kind, Plan, SendPlan, SignalPlan};
+use crate::signals::plan::{BusPlan, Kind, Plan, ReceivePlan, SendPlan, SignalPlan};
 use crate::signals::source::Source;
 
 /// Adds every warning.
@@ -29,6 +29,7 @@ fn operator(findings: &Findings, plan: &Plan, settings: &Settings) {
         return;
     }
     let worst = operator_loss(plan, settings).as_millis();
+    let best = loss_with_counter(settings).as_millis();
     let cap = plan.speed.and_then(|s| s.cap_without_counter);
     let relief = match cap {
         Some(cap) => format!("the speed is capped at {} (standstill.speed_cap_without_counter)", Short(cap)),
@@ -37,8 +38,8 @@ fn operator(findings: &Findings, plan: &Plan, settings: &Settings) {
     findings.warn(
         "operator.counter",
         format!(
-            "no operator counter: a lost operator is noticed after up to {worst} ms, because OCP repeats the last \
-             command for {} ms; {relief}",
+            "no operator counter: a lost operator ends in safe frames after up to {worst} ms instead of {best} ms, \
+             because OCP repeats the last command for {} ms; {relief}",
             budget::OCP_OPERATOR_LOSS.as_millis()
         ),
     );
@@ -88,13 +89,17 @@ fn actuator(findings: &Findings, plan: &Plan, signal: &SignalPlan, place: &str) 
     }
 }
 
-fn unused(findings: &Findings, plan: &Plan) {
-    for (index, bus) in plan.buses.iter().enumerate() {
-        let used = plan.send.iter().any(|f| f.bus == index) || plan.receive.iter().any(|r| r.bus == index);
-        if !used {
+/// Buses that no frame uses, in either role.
+pub(super) fn idle_buses(findings: &Findings, buses: &[BusPlan], send: &[SendPlan], receive: &[ReceivePlan]) {
+    for (index, bus) in buses.iter().enumerate() {
+        if !send.iter().any(|f| f.bus == index) && !receive.iter().any(|r| r.bus == index) {
             findings.warn(&format!("bus.{}", bus.name), "nothing is sent or received here");
         }
     }
+}
+
+fn unused(findings: &Findings, plan: &Plan) {
+    idle_buses(findings, &plan.buses, &plan.send, &plan.receive);
     for receive in plan.receive.iter().filter(|r| r.signals.is_empty() && !r.required) {
         findings
             .warn(&format!("receive.{}", receive.name), "nothing reads this frame and it is not required");

@@ -1,13 +1,15 @@
 //! The frames that the watchdog sends.
 //!
 //! Owns `[send.*]` and the checks on a frame as a whole: every signal has a value, no two share a bit, the identifier
-//! is ours alone. Relies on `mapping` and `protection`. Never decides when a frame goes out.
+//! is ours alone. Relies on `protection`, and on each role for what a signal means there. Never decides when a frame goes
+//! out.
 
+use super::Role;
 use super::buses::{Buses, described, signal};
-use super::mapping::{self, Context};
 use super::problem::{Findings, nearest};
 use super::protection;
 use super::reader::{Item, Table};
+use super::receive::Receives;
 use super::shape::Described;
 use super::short::Short;
 use crate::limits::{OUT_MESSAGES, OUT_SIGNALS};
@@ -26,13 +28,26 @@ const DEFAULT_GAP_MS: u32 = 5;
 /// Bits of the longest payload.
 const PAYLOAD_BITS: usize = 512;
 
-/// Reads `[send.*]`.
-pub(super) fn read<'a>(root: &Table<'a>, buses: &'a Buses, context: &mut Context<'_, 'a>) -> Vec<SendPlan> {
+/// What a role makes of the signals in its frames.
+pub(super) trait Mapping<'a> {
+    /// Whose frames they are.
+    const ROLE: Role;
+
+    /// Reads one signal. `None` where something is wrong with it, which is reported.
+    fn signal(&mut self, table: &Table<'a>, about: &Described) -> Option<SignalPlan>;
+
+    /// The received frames of the file.
+    fn receives(&self) -> &Receives<'a>;
+}
+
+/// Reads `[send.*]`, which a vehicle must have.
+pub(super) fn read<'a, M: Mapping<'a>>(root: &Table<'a>, buses: &'a Buses, mapping: &mut M) -> Vec<SendPlan> {
     let mut frames: Vec<SendPlan> = Vec::new();
-    let what = "the frames that are sent, such as [send.DRIVE_CMD]";
-    let Some(table) = root.required("send", what).and_then(|item| item.table(root.findings)) else {
-        return frames;
+    let item = match M::ROLE {
+        Role::Vehicle => root.required("send", "the frames that are sent, such as [send.DRIVE_CMD]"),
+        Role::Operator => root.item("send"),
     };
+    let Some(table) = item.and_then(|item| item.table(root.findings)) else { return frames };
     if table.named().is_empty() {
         root.findings.at(&table, "no frame to send: add one, such as [send.DRIVE_CMD]");
     }
@@ -42,7 +57,7 @@ pub(super) fn read<'a>(root: &Table<'a>, buses: &'a Buses, context: &mut Context
     for item in table.named().iter().take(OUT_MESSAGES) {
         item.is_named(root.findings);
         let Some(inner) = item.table(root.findings) else { continue };
-        if let Some(plan) = frame(&inner, buses, context) {
+        if let Some(plan) = frame(&inner, buses, mapping) {
             if let Some(other) = frames.iter().find(|f| f.bus == plan.bus && f.id == plan.id) {
                 let reason = format!("the same frame is already sent as {}", other.name);
                 root.findings.at(item, reason);
@@ -55,13 +70,13 @@ pub(super) fn read<'a>(root: &Table<'a>, buses: &'a Buses, context: &mut Context
     if signals > OUT_SIGNALS {
         root.findings.at(&table, format!("{signals} signals, and at most {OUT_SIGNALS} are sent"));
     }
-    ours_alone(root.findings, &frames, context);
+    ours_alone(root.findings, &frames, mapping.receives());
     frames
 }
 
 /// A frame cannot be both our command and the vehicle's feedback (fault 101): our own echo would confirm itself.
-fn ours_alone(findings: &Findings, frames: &[SendPlan], context: &Context<'_, '_>) {
-    for (receive, item) in context.receives.plans.iter().zip(&context.receives.items) {
+fn ours_alone(findings: &Findings, frames: &[SendPlan], receives: &Receives<'_>) {
+    for (receive, item) in receives.plans.iter().zip(&receives.items) {
         if let Some(frame) = frames.iter().find(|f| f.bus == receive.bus && f.id == receive.id) {
             findings
                 .at(*item, format!("this frame is sent as send.{}: it cannot be feedback too", frame.name));
@@ -69,7 +84,7 @@ fn ours_alone(findings: &Findings, frames: &[SendPlan], context: &Context<'_, '_
     }
 }
 
-fn frame<'a>(table: &Table<'a>, buses: &'a Buses, context: &mut Context<'_, 'a>) -> Option<SendPlan> {
+fn frame<'a, M: Mapping<'a>>(table: &Table<'a>, buses: &'a Buses, mapping: &mut M) -> Option<SendPlan> {
     let bus = buses.chosen(table);
     let message = bus.and_then(|bus| buses.message(table, bus));
     let period_ms = table
@@ -88,7 +103,10 @@ fn frame<'a>(table: &Table<'a>, buses: &'a Buses, context: &mut Context<'_, 'a>)
     let fd = buses.frame_format(table, fd_key, fd, message, bus);
     geometry(table, message);
 
-    let enable = protection::enable(table, message);
+    if M::ROLE == Role::Operator {
+        table.refuse(&[("enable", "tells a vehicle to obey: a dashboard obeys nobody; map it as a signal")]);
+    }
+    let enable = protection::enable(table, message).filter(|_| M::ROLE == Role::Vehicle);
     let counter = protection::counter(table, message);
     let checksum = protection::checksum(table, message);
     let mut taken: Vec<&str> = Vec::new();
@@ -102,7 +120,7 @@ fn frame<'a>(table: &Table<'a>, buses: &'a Buses, context: &mut Context<'_, 'a>)
     }
     let complete = protecting.iter().flatten().count()
         == ["enable", "counter", "checksum"].iter().filter(|k| table.item(k).is_some()).count();
-    let signals = signals(table, message, &mut taken, complete, context);
+    let signals = signals(table, message, &mut taken, complete, mapping);
     Some(SendPlan {
         name: table.of.key.clone(),
         bus,
@@ -179,12 +197,12 @@ fn claim<'a>(findings: &Findings, taken: &mut Vec<&'a str>, item: &Item, name: &
 }
 
 /// Reads `[send.*.signals]`; every signal of the message must be there or protect the frame.
-fn signals<'a>(
+fn signals<'a, M: Mapping<'a>>(
     table: &Table<'a>,
     message: &'a Message,
     taken: &mut Vec<&'a str>,
     complete: bool,
-    context: &mut Context<'_, '_>,
+    mapping: &mut M,
 ) -> Vec<SignalPlan> {
     let findings = table.findings;
     let mut plans = Vec::new();
@@ -201,7 +219,7 @@ fn signals<'a>(
             let Some(keys) = item.table(findings) else { continue };
             if let Some(about) = described(found, item, findings).filter(|a| range(item, findings, found, a))
             {
-                plans.extend(mapping::signal(&keys, &about, context));
+                plans.extend(mapping.signal(&keys, &about));
                 keys.finish();
             }
         }

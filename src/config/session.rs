@@ -1,6 +1,6 @@
-//! The tables that do not touch the DBC: the OCP session and the times.
+//! The tables that do not touch the DBC: the OCP session of a vehicle and the times.
 //!
-//! Owns `[ocp]` and `[safety]`. Relies on `reader` and on the bounds of `safety::settings`. Never resolves a name.
+//! Owns `[ocp]` and `[safety]`, and what an OCP server's address must be. Relies on `reader` and on the bounds of `safety::settings`. Never resolves a name.
 
 use super::problem::Findings;
 use super::reader::{Item, Table};
@@ -60,7 +60,7 @@ pub(super) fn ocp(root: &Table<'_>) -> Option<OcpSettings> {
     let table = root.required("ocp", what)?.table(root.findings)?;
     let address = table
         .required("address", "the OCP server, such as \"127.0.0.1:4000\"")
-        .and_then(|item| address(item, table.findings));
+        .and_then(|item| address(item, table.findings, &STREAMER));
     let forms = [("auto", UserForm::Auto), ("bare", UserForm::Bare), ("wrapped", UserForm::Wrapped)];
     let user_data = table.choice("user_data", &forms).unwrap_or_default();
     let withhold_acks_when_can_dead = table.flag("withhold_acks_when_can_dead").unwrap_or(false);
@@ -68,16 +68,38 @@ pub(super) fn ocp(root: &Table<'_>) -> Option<OcpSettings> {
     Some(OcpSettings { address: address?, user_data, withhold_acks_when_can_dead })
 }
 
+/// One of OCP's two servers.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// Where its address stands in the file.
+    pub(super) key: &'static str,
+    /// What it is called.
+    pub(super) name: &'static str,
+    /// Its usual address.
+    pub(super) usual: &'static str,
+    /// What a stranger can do who answers at the address.
+    pub(super) danger: &'static str,
+}
+
+/// The Streamer's, in the vehicle.
+const STREAMER: Server = Server {
+    key: "ocp.address",
+    name: "the OCP server",
+    usual: "127.0.0.1:4000",
+    danger: "drives the vehicle",
+};
+
 /// An address and port. Names are refused: the gateway connects to one configured peer and asks no name server who
 /// that is (fault 106).
-fn address(item: &Item, findings: &Findings) -> Option<SocketAddr> {
+pub(super) fn address(item: &Item, findings: &Findings, server: &Server) -> Option<SocketAddr> {
     let text = item.text(findings)?;
+    let usual = server.usual;
     let Ok(address) = text.parse::<SocketAddr>() else {
         let reason = if text.parse::<IpAddr>().is_ok() {
-            "must have a port, such as \"127.0.0.1:4000\"".to_owned()
+            format!("must have a port, such as {usual:?}")
         } else {
             format!(
-                "must be an IP address and a port, such as \"127.0.0.1:4000\", not {text:?}; host names are not looked up"
+                "must be an IP address and a port, such as {usual:?}, not {text:?}; host names are not looked up"
             )
         };
         let nearest = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
@@ -85,7 +107,8 @@ fn address(item: &Item, findings: &Findings) -> Option<SocketAddr> {
         return None;
     };
     if address.port() == 0 {
-        findings.at(item, "port 0 is no port: the OCP server usually listens on 4000");
+        let port = usual.rsplit(':').next().unwrap_or_default();
+        findings.at(item, format!("port 0 is no port: {} usually listens on {port}", server.name));
         return None;
     }
     if address.ip().is_unspecified() || address.ip().is_multicast() {
@@ -94,11 +117,12 @@ fn address(item: &Item, findings: &Findings) -> Option<SocketAddr> {
     }
     if !address.ip().is_loopback() {
         findings.warn(
-            "ocp.address",
+            server.key,
             format!(
-                "{} is another machine and OCP has no authentication: whoever answers there drives the vehicle. \
+                "{} is another machine and OCP has no authentication: whoever answers there {}. \
                  Use a tunnel that ends on the loopback address, or a network that nobody else can reach",
-                address.ip()
+                address.ip(),
+                server.danger
             ),
         );
     }

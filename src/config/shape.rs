@@ -3,10 +3,10 @@
 //! Owns the choice of `Shape` and the rule that a released control reads as rest. Relies on `reader` and on the types
 //! of `signals::transform`. Never looks at the other signals of the frame.
 
-use super::problem::nearest;
+use super::problem::{Findings, nearest};
 use super::reader::{Item, Table, Value};
 use super::short::Short;
-use crate::signals::bits::Codec;
+use crate::signals::bits::{ByteOrder, Codec, Raw};
 use crate::signals::plan::Kind;
 use crate::signals::source::{Source, is_trigger};
 use crate::signals::transform::{Shape, Transform};
@@ -20,6 +20,25 @@ pub(super) struct Described {
     pub(super) low: f64,
     pub(super) high: f64,
     pub(super) names: Vec<(String, f64)>,
+    /// Where the value goes into JSON, which knows no range: the lowest and highest reading of its source.
+    pub(super) json: Option<(f64, f64)>,
+}
+
+impl Described {
+    /// A member of a JSON object that reads a signal with this range.
+    pub(super) fn member(name: &str, low: f64, high: f64) -> Self {
+        // Every finite number is carried as it is.
+        let codec =
+            Codec { start: 0, bits: 64, order: ByteOrder::Little, raw: Raw::Float, factor: 1.0, offset: 0.0 };
+        Self {
+            name: name.to_owned(),
+            codec,
+            low: f64::NEG_INFINITY,
+            high: f64::INFINITY,
+            names: Vec::new(),
+            json: Some((low, high)),
+        }
+    }
 }
 
 /// The keys of this page, with what they need.
@@ -129,10 +148,34 @@ fn within(item: &Item, table: &Table<'_>, signal: &Described, number: f64) -> Op
     Some(number)
 }
 
+/// The value that a key of the file stands for: a number as text, or a name of the DBC.
+pub(super) fn keyed(item: &Item, findings: &Findings, signal: &Described) -> Option<f64> {
+    let named = signal.names.iter().find(|(name, _)| *name == item.key).map(|(_, value)| *value);
+    let number = || item.key.parse().ok().filter(|number| signal.codec.carries(*number));
+    if let Some(value) = named.or_else(number).filter(|value| (signal.low..=signal.high).contains(value)) {
+        return Some(value);
+    }
+    let names: Vec<&str> = signal.names.iter().map(|(name, _)| name.as_str()).collect();
+    let (low, high) = (Short(signal.low), Short(signal.high));
+    let mut reason = format!("is no value of {}, which goes from {low} to {high}", signal.name);
+    if !names.is_empty() {
+        reason = format!("{reason} and has the names: {}", names.join(", "));
+    }
+    findings.at_like(item, reason, nearest(&item.key, names));
+    None
+}
+
 /// A constant takes none of the keys.
 pub(super) fn constant(table: &Table<'_>, why: &str) -> Transform {
     forbid(table, &KEYS, why);
     Transform::direct()
+}
+
+/// A switch that stays one takes `invert` and nothing else.
+pub(super) fn only_invert(table: &Table<'_>, why: &str) {
+    for key in KEYS.iter().filter(|key| **key != "invert") {
+        forbid(table, &[*key], why);
+    }
 }
 
 /// Where the source is wrong, nothing can be said about the keys, except that they are known.
@@ -216,6 +259,9 @@ pub(super) fn shape(
 /// beyond it. Both ends of a switch are values themselves and must be exact.
 fn sent(table: &Table<'_>, signal: &Described, form: Form, (low, high): (f64, f64)) -> Option<(f64, f64)> {
     let item = table.item("output");
+    if signal.json.is_some() {
+        return Some((low, high));
+    }
     if form == Form::Switch {
         let place = |index: usize| match item.map(|item| (item, &item.value)) {
             Some((item, Value::Array(ends))) => ends.get(index).unwrap_or(item),
@@ -310,6 +356,13 @@ fn spans_zero(item: &Item) -> bool {
 /// The values at both ends.
 fn output(table: &Table<'_>, signal: &Described, form: Option<Form>) -> Option<(f64, f64)> {
     let Some(item) = table.item("output") else {
+        if let Some(readings) = signal.json {
+            return Some(match form {
+                Some(Form::Centred) => (-1.0, 1.0),
+                Some(Form::OneSided | Form::Switch) => (0.0, 1.0),
+                Some(Form::Direct) | None => readings,
+            });
+        }
         if !(signal.low.is_finite() && signal.high.is_finite()) {
             let what = format!(
                 "{} is a float without limits in the DBC: name its lowest and highest value",

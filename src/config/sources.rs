@@ -11,7 +11,7 @@ use crate::signals::plan::UserField;
 use crate::signals::source::{AXES, BUTTONS, Source};
 
 /// Keys that lead to one user-data field; deeper data is a document, not an input.
-const USER_DEPTH: usize = 8;
+pub(super) const USER_DEPTH: usize = 8;
 
 /// The sources that exist in other roles, so that their refusal can say why.
 const OTHER_ROLES: [(&str, &str); 3] = [
