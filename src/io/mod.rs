@@ -9,6 +9,7 @@
 pub mod backoff;
 pub mod canbus;
 pub mod clock;
+pub mod evdev;
 pub mod journal;
 pub mod notify;
 pub mod runtime;

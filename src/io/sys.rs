@@ -1,8 +1,8 @@
 //! The system calls that the crates hide: the only `unsafe` of the program.
 //!
 //! Owns `recvmsg` with its flags and control messages (nix returns no flags, and `MSG_CONFIRM` is the proof that a CAN
-//! frame was sent), the interface queries, the scheduler and memory calls, and shared words in mapped files. Relies on
-//! libc. Never decides anything; each function is one call and its translation.
+//! frame was sent), the interface queries, the questions to an input device, the scheduler and memory calls, and shared
+//! words in mapped files. Relies on libc. Never decides anything; each function is one call and its translation.
 
 #![allow(unsafe_code, reason = "this file is the one place for it; every block says why it is sound")]
 
@@ -336,6 +336,18 @@ pub fn driver_name(socket: BorrowedFd<'_>, name: &str) -> Result<heapless::Strin
         }
     }
     Ok(driver)
+}
+
+/// Asks an input device (`linux/input.h`, ioctl type `E`): the answer to question `number` is written to `answer`, and
+/// its length in bytes comes back, or 0 where the driver does not tell it.
+///
+/// # Errors
+/// `ENOTTY` or `EINVAL` where this is no input device or it does not know the question, `ENODEV` where it is gone.
+pub fn ask_input(device: BorrowedFd<'_>, number: u8, answer: &mut [u8]) -> Result<usize, Errno> {
+    let request = nix::request_code_read!(b'E', number, answer.len());
+    // SAFETY: the request says how many bytes may be written, and `answer` has them, writable for the call.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), request as _, answer.as_mut_ptr()) };
+    Ok(usize::try_from(Errno::result(result)?).unwrap_or(0).min(answer.len()))
 }
 
 /// Puts the calling thread under `SCHED_FIFO` at `priority` (1 to 99). Threads that it starts do not inherit it.

@@ -6,6 +6,7 @@
     reason = "sim::live is where the simulators wait: threads, sockets and the clock"
 )]
 
+pub mod gamepad;
 pub mod ocp;
 pub mod vehicle;
 

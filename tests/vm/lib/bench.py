@@ -19,6 +19,7 @@ from pathlib import Path
 
 from .can import CAN_RAW_FD_FRAMES, SOL_CAN_RAW, Sniffer, parse_frame, to_bytes
 from .slcan import Slcan
+from .uinput import Gamepad
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
@@ -378,6 +379,19 @@ class Bench:
         relay = Relay(to_port)
         self._end.callback(relay.close)
         return relay
+
+    def gamepad(self, name="Test Pad"):
+        """A Gamepad, plugged in, and its device. For a guest: on a real machine others would see it too."""
+        self.run("modprobe", "-a", "uinput", "evdev")
+        pad = Gamepad(name)
+        self._end.callback(pad.unplug)
+        return pad, wait_for(pad.path, 60, f"the event device of {name}")
+
+    def watch_device(self, path):
+        """A descriptor of a device, to read what it says from now on."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        self._end.callback(os.close, descriptor)
+        return descriptor
 
     # The end.
 
