@@ -4,7 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -148,6 +150,38 @@ fn check_of_a_missing_file_is_78_and_names_it() {
     let output = ocpcan(&["check", "--config", "/nowhere/x.toml"]);
     assert_eq!(output.status.code(), Some(78));
     assert!(err(&output).contains("/nowhere/x.toml"), "{}", err(&output));
+}
+
+#[test]
+fn check_reads_regular_files_only_and_waits_for_nobody() {
+    let path = changed("fifo", &[("dbc = \"example.dbc\"", "dbc = \"pipe.dbc\"")]);
+    let pipe = path.with_file_name("pipe.dbc");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // As a configuration, and as a DBC file that one names. Nobody ever writes into it.
+    for (config, place) in [(&pipe, ""), (&path, "bus.vehicle.dbc: ")] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ocpcan"))
+            .args(["check", "--config", config.to_str().unwrap()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut word = [PollFd::new(child.stderr.as_ref().unwrap().as_fd(), PollFlags::POLLIN)];
+        if poll(&mut word, PollTimeout::from(60_000_u16)).unwrap() == 0 {
+            child.kill().unwrap();
+            panic!("still waits for somebody to write into {}", pipe.display());
+        }
+        let output = child.wait_with_output().unwrap();
+        let text = err(&output);
+        assert_eq!(output.status.code(), Some(78), "{text}");
+        assert!(
+            text.contains(&format!("{place}{}: is no regular file but a FIFO,", pipe.display())),
+            "{text}"
+        );
+    }
+    let folder = ocpcan(&["check", "--config", path.parent().unwrap().to_str().unwrap()]);
+    assert_eq!(folder.status.code(), Some(78));
+    assert!(err(&folder).contains("is no regular file but a directory"), "{}", err(&folder));
+    let device = ocpcan(&["check", "--config", "/dev/zero"]);
+    assert!(err(&device).contains("is no regular file but a FIFO, a socket or a device"), "{}", err(&device));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::limits::{BUSES, DBC_BYTES};
 use crate::signals::bits::Raw;
 use crate::signals::dbc::{Database, Message, Signal};
 use crate::signals::plan::{BusPlan, Echo};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -230,9 +230,15 @@ pub(super) fn described(signal: &Signal, item: &Item, findings: &Findings) -> Op
     Some(Described { name: signal.name.clone(), codec, low, high, names, json: None })
 }
 
-/// Reads a whole file of bounded size.
+/// Reads a whole regular file of bounded size. Anything else is refused before it is opened: a FIFO would hold us until
+/// somebody writes into it, which may be never.
 pub(super) fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
+    let kind = fs::metadata(path).map_err(|e| e.to_string())?.file_type();
+    if !kind.is_file() {
+        let kind = if kind.is_dir() { "directory" } else { "FIFO, a socket or a device" };
+        return Err(format!("is no regular file but a {kind}"));
+    }
     let file = File::open(path).map_err(|e| e.to_string())?;
     file.take(most + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > most {
