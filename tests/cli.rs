@@ -198,20 +198,33 @@ fn warnings_are_printed_and_do_not_fail() {
 
 #[test]
 fn a_reader_that_leaves_is_no_error_and_a_full_disk_is_74() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_ocpcan"))
-        .args(["check", "--config", EXAMPLE])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
-    assert!(err(&output).is_empty(), "{}", err(&output));
+    for args in [&["check", "--config", EXAMPLE][..], &["--help"]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ocpcan"))
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", err(&output));
+        assert!(err(&output).is_empty(), "{args:?}: {}", err(&output));
+    }
 
-    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_ocpcan")).args(["man"]).stdout(full).output().unwrap();
-    assert_eq!(output.status.code(), Some(74));
+    for args in [
+        &["man"][..],
+        &["completions", "bash"],
+        &["--help"],
+        &["--version"],
+        &["run", "--help"],
+        &["sim", "ocp", "--help"],
+        &["sim", "ocp", "--commands"],
+        &["check", "--config", EXAMPLE],
+    ] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_ocpcan")).args(args).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(74), "{args:?}: {}", err(&output));
+    }
 }
 
 #[test]

@@ -104,11 +104,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => man::run(&args),
         },
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            written(error.print().and_then(|()| io::stdout().flush()))
+        }
         Err(error) => {
-            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            // Help goes to stdout, complaints to stderr; a closed pipe behind either is the reader's choice.
+            // Where even stderr fails, the exit code still speaks.
             let _ = error.print();
-            if asked { exit::OK } else { exit::USAGE }
+            exit::USAGE
         }
     }
 }
@@ -118,10 +120,15 @@ pub(crate) fn has_screen() -> bool {
     io::IsTerminal::is_terminal(&io::stdout()) && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Writes a command's result to stdout. A reader that has seen enough (`| head`) is no error.
+/// Writes a command's result to stdout.
 pub(crate) fn print(text: &str) -> u8 {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// The exit code for what became of writing to stdout. A reader that has seen enough (`| head`) is no error.
+fn written(result: io::Result<()>) -> u8 {
+    match result {
         Ok(()) => exit::OK,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OK,
         Err(error) => {
