@@ -1207,3 +1207,55 @@ fn row_101_a_tunnel_that_lets_the_wrong_frames_or_people_in_is_refused() {
         assert!(problems[0].line.is_some() && problems[0].key.starts_with("tcpcan."), "{:?}", problems[0]);
     }
 }
+
+#[test]
+fn a_tunnel_that_cannot_be_meant_is_refused() {
+    // The example's OCP server is at 127.0.0.1:4000.
+    for (tunnel, key, reason) in [
+        ("listen = \"127.0.0.1:4000\"", "listen", "ocp.address"),
+        ("listen = \"0.0.0.0:4000\"\nallow = [\"10.0.0.7\"]", "listen", "ocp.address"),
+        ("listen = \"[::]:4000\"\nallow = [\"10.0.0.7\"]", "listen", "ocp.address"),
+        ("listen = \"127.0.0.1:1\"\nframes_per_s = 201", "frames_per_s", "200 for all peers together"),
+        (
+            "listen = \"127.0.0.1:1\"\nframes_per_s = 60\ntotal_frames_per_s = 59",
+            "frames_per_s",
+            "59 for all peers together",
+        ),
+        ("listen = \"127.0.0.1:1\"\ninject = { always = [0x7DF, \"7DF\"] }", "inject.always[1]", "twice"),
+        (
+            "listen = \"127.0.0.1:1\"\ninject = { always = [0x7DF], diagnostic = [0x7E0, 0x7DF] }",
+            "inject.diagnostic[1]",
+            "already in `always`",
+        ),
+    ] {
+        let problems =
+            load_in(&directory(), format!("{EXAMPLE}\n[tcpcan.vehicle]\n{tunnel}\n")).expect_err(tunnel);
+        assert_eq!(problems.len(), 1, "{tunnel}: {problems:?}");
+        assert!(problems[0].reason.contains(reason), "{tunnel}: {}", problems[0]);
+        assert_eq!(problems[0].key, format!("tcpcan.vehicle.{key}"));
+    }
+    // Without `frames_per_s`, one peer may send what all may.
+    let config =
+        good(&format!("{EXAMPLE}\n[tcpcan.vehicle]\nlisten = \"127.0.0.1:1\"\ntotal_frames_per_s = 59\n"));
+    assert_eq!((config.tunnels[0].peer_per_s, config.tunnels[0].total_per_s), (59, 59));
+    // The same number with 29 bits is another id, and another machine's port is free here.
+    good(&format!(
+        "{}\n[tcpcan.vehicle]\nlisten = \"127.0.0.1:4000\"\nframes_per_s = 200\n\
+         inject = {{ always = [0x7DF, \"000007DF\"] }}\n",
+        EXAMPLE.replacen("127.0.0.1:4000", "10.0.0.7:4000", 1)
+    ));
+}
+
+#[test]
+fn a_tunnel_that_lets_everybody_in_says_so() {
+    for (allow, everybody) in
+        [("\"0.0.0.0/0\"", true), ("\"10.0.0.7\", \"::/0\"", true), ("\"10.0.0.0/8\", \"0.0.0.0\"", false)]
+    {
+        let tunnel = format!("[tcpcan.vehicle]\nlisten = \"0.0.0.0:20010\"\nallow = [{allow}]");
+        let config = good(&format!("{EXAMPLE}\n{tunnel}\n"));
+        let said =
+            |text: &str| config.warnings.iter().any(|w| w.starts_with("tcpcan.vehicle.") && w.contains(text));
+        assert_eq!(said("everybody"), everybody, "{allow}: {:?}", config.warnings);
+        assert!(said("neither encrypts nor authenticates"), "{allow}: {:?}", config.warnings);
+    }
+}

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::buses::Buses;
-use super::problem::{Findings, nearest};
+use super::problem::{Findings, Place as _, nearest};
 use super::reader::{Item, Table, Value};
 use crate::can::Id;
 use crate::safety::allow::{AllowList, Network};
@@ -23,8 +23,11 @@ const NETWORKS: usize = 16;
 /// a minute "old" means nothing.
 const AGE_MS: (u32, u32, u32) = (250, 10, 60_000);
 
-/// Frames a second that one peer may put on the bus: default and bounds. 100 carries a diagnostic session; 1,000 is an
-/// eighth of a full 1 Mbit/s bus.
+/// The lists of ids that peers may send, in the order of the states that they are for.
+const LISTS: [&str; 3] = ["always", "unless_armed", "diagnostic"];
+
+/// Frames a second that one peer may put on the bus: default, where the total is not less, and bounds. 100 carries a
+/// diagnostic session; 1,000 is an eighth of a full 1 Mbit/s bus.
 const PEER_PER_S: (u32, u32, u32) = (100, 1, 1_000);
 
 /// The same for all peers of a bus.
@@ -64,6 +67,7 @@ pub(super) struct Own<'a> {
 pub(super) fn read(root: &Table<'_>, buses: &Buses, own: &Own<'_>) -> Vec<TunnelPlan> {
     let mut tunnels: Vec<TunnelPlan> = Vec::new();
     let Some(table) = root.table("tcpcan") else { return tunnels };
+    let ocp = ocp_address(root);
     for item in table.named() {
         let findings = table.findings;
         let bus = buses.plans.iter().position(|bus| bus.name == item.key);
@@ -77,7 +81,7 @@ pub(super) fn read(root: &Table<'_>, buses: &Buses, own: &Own<'_>) -> Vec<Tunnel
             findings.at_like(item, reason, nearest(&item.key, names()));
         }
         let Some(inner) = item.table(findings) else { continue };
-        let tunnel = tunnel(&inner, bus.unwrap_or(usize::MAX), own);
+        let tunnel = tunnel(&inner, bus.unwrap_or(usize::MAX), own, ocp);
         inner.finish();
         if let (Some(tunnel), Some(_)) = (tunnel, bus) {
             if tunnels.iter().any(|other| other.listen == tunnel.listen) {
@@ -89,11 +93,29 @@ pub(super) fn read(root: &Table<'_>, buses: &Buses, own: &Own<'_>) -> Vec<Tunnel
     tunnels
 }
 
-fn tunnel(table: &Table<'_>, bus: usize, own: &Own<'_>) -> Option<TunnelPlan> {
+/// The OCP server's address, where `[ocp]` has one that can be read; what is wrong with it is reported there.
+fn ocp_address<'a>(root: &Table<'a>) -> Option<SocketAddr> {
+    let inside = |items: &'a [Item], key| items.iter().find(|item| item.key == key).map(|item| &item.value);
+    let Value::Table(entries) = inside(root.named(), "ocp")? else { return None };
+    let Value::Text(text) = inside(entries, "address")? else { return None };
+    text.parse().ok()
+}
+
+/// Whether a listener at `listen` would take the place of this machine's `server`.
+fn takes(listen: SocketAddr, server: SocketAddr) -> bool {
+    // A listener on every address of this machine is also on its loopback address.
+    let everywhere = listen.ip().is_unspecified() && server.ip().is_loopback();
+    listen.port() == server.port() && (listen.ip() == server.ip() || everywhere)
+}
+
+fn tunnel(table: &Table<'_>, bus: usize, own: &Own<'_>, ocp: Option<SocketAddr>) -> Option<TunnelPlan> {
     let findings = table.findings;
     let listen = table
         .required("listen", "where peers connect, such as \"127.0.0.1:20010\"")
         .and_then(|item| address(item, findings).map(|address| (item, address)));
+    if let Some((item, _)) = listen.filter(|(_, address)| ocp.is_some_and(|ocp| takes(*address, ocp))) {
+        findings.at(item, "is where the OCP server listens (ocp.address): take another port");
+    }
     let allow_item = table.item("allow");
     let allow = allow_item.map(|item| networks(item, findings)).unwrap_or_default();
     if let Some((item, address)) = listen
@@ -109,31 +131,38 @@ fn tunnel(table: &Table<'_>, bus: usize, own: &Own<'_>) -> Option<TunnelPlan> {
             );
         } else {
             findings.warn(
-                &format!("{}.listen", table.of.key),
+                item.path(),
                 "tcpcan neither encrypts nor authenticates: whoever has an allowed address reads the bus. Better keep it on \
                  the loopback address, behind SSH or WireGuard",
             );
         }
     }
     let inject = table.table("inject");
-    let mut lists = [Vec::new(), Vec::new(), Vec::new()];
-    if let Some(inject) = &inject {
-        for (key, list) in ["always", "unless_armed", "diagnostic"].into_iter().zip(&mut lists) {
+    let mut listed: Vec<(Id, &str)> = Vec::new();
+    if let Some(inject) = inject {
+        for key in LISTS {
             if let Some(item) = inject.item(key) {
-                *list = ids(item, bus, own, findings);
+                ids(item, key, bus, own, &mut listed, findings);
             }
         }
-    }
-    if let Some(inject) = inject {
         inject.finish();
     }
+    let [always, unless_armed, diagnostic] =
+        LISTS.map(|key| listed.iter().filter(|(_, list)| *list == key).map(|(id, _)| *id).collect());
     let number = |key, (default, min, max): (u32, u32, u32), unit| {
         table.integer(key, min, max, unit).unwrap_or(default)
     };
     let max_age = Duration::from_millis(number("max_age_ms", AGE_MS, " ms").into());
-    let peer_per_s = number("frames_per_s", PEER_PER_S, " frames per second");
     let total_per_s = number("total_frames_per_s", TOTAL_PER_S, " frames per second");
-    let [always, unless_armed, diagnostic] = lists;
+    let (default, min, max) = PEER_PER_S;
+    let peer_per_s = number("frames_per_s", (default.min(total_per_s), min, max), " frames per second");
+    if let Some(item) = table.item("frames_per_s").filter(|_| peer_per_s > total_per_s) {
+        let reason = format!(
+            "{peer_per_s} for one peer, and {total_per_s} for all peers together (total_frames_per_s): one of them is \
+             not meant"
+        );
+        findings.at(item, reason);
+    }
     let (_, listen) = listen?;
     Some(TunnelPlan {
         bus,
@@ -174,8 +203,16 @@ fn networks(item: &Item, findings: &Findings) -> Vec<Network> {
     let mut networks = Vec::new();
     for one in items {
         if let Some(text) = one.text(findings) {
-            match text.parse() {
-                Ok(network) => networks.push(network),
+            match text.parse::<Network>() {
+                Ok(network) => {
+                    if network.holds_everybody() {
+                        findings.warn(
+                            one.path(),
+                            format!("{network} is everybody: whoever reaches the address may connect"),
+                        );
+                    }
+                    networks.push(network);
+                }
                 Err(error) => findings.at(one, format!("{text:?}: {error}")),
             }
         }
@@ -184,13 +221,20 @@ fn networks(item: &Item, findings: &Findings) -> Vec<Network> {
 }
 
 /// Reads a list of ids: numbers (above 0x7FF they have 29 bits), or texts as candump writes them (eight digits have 29).
-fn ids(item: &Item, bus: usize, own: &Own<'_>, findings: &Findings) -> Vec<Id> {
+/// What is good is added to `listed`, with the name of the list.
+fn ids(
+    item: &Item,
+    list: &'static str,
+    bus: usize,
+    own: &Own<'_>,
+    listed: &mut Vec<(Id, &'static str)>,
+    findings: &Findings,
+) {
     let items = item.list(findings).unwrap_or_default();
     if items.len() > IDS {
         findings.at(item, format!("at most {IDS} ids"));
     }
-    let mut ids = Vec::new();
-    for one in items {
+    for one in items.iter().take(IDS) {
         let Some(id) = id(one, findings) else { continue };
         // By number alone, as the gate does: the same number in the other encoding is refused as well.
         if let Some(send) = own.send.iter().find(|send| send.bus == bus && send.id.raw() == id.raw()) {
@@ -201,11 +245,18 @@ fn ids(item: &Item, bus: usize, own: &Own<'_>, findings: &Findings) -> Vec<Id> {
             let reason =
                 format!("{id} is {}, which the gateway relies on as the vehicle's own", receive.name);
             findings.at(one, reason);
+        } else if let Some((_, other)) = listed.iter().find(|(known, _)| *known == id) {
+            // Which of two lists counts is nothing to be guessed.
+            let reason = if *other == list {
+                format!("{id} is listed twice")
+            } else {
+                format!("{id} is already in `{other}`")
+            };
+            findings.at(one, reason);
         } else {
-            ids.push(id);
+            listed.push((id, list));
         }
     }
-    ids
 }
 
 fn id(item: &Item, findings: &Findings) -> Option<Id> {

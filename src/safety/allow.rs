@@ -62,6 +62,12 @@ impl Network {
             && (bits(address) ^ bits(self.address)).checked_shr(128 - u32::from(self.prefix)).unwrap_or(0)
                 == 0
     }
+
+    /// Whether the network is every address of its kind: `0.0.0.0/0` or `::/0`.
+    #[must_use]
+    pub const fn holds_everybody(self) -> bool {
+        self.prefix == 0
+    }
 }
 
 impl FromStr for Network {
