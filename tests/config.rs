@@ -1013,6 +1013,8 @@ fn bytes_that_are_no_text_and_files_that_are_not_there_are_refused() {
     let problems = config::load(Path::new("/nowhere/ocpcan.toml")).unwrap_err();
     assert!(problems[0].to_string().starts_with("/nowhere/ocpcan.toml: "), "{}", problems[0]);
     let problems = config::load(Path::new("/dev/zero")).unwrap_err();
+    assert!(problems[0].reason.contains("no regular file"), "{}", problems[0]);
+    let problems = load(vec![b' '; 2 << 20]).unwrap_err();
     assert!(problems[0].reason.contains("larger than"), "{}", problems[0]);
     config::load(Path::new("/")).unwrap_err();
     load("").unwrap_err();

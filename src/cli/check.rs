@@ -35,7 +35,7 @@ pub struct Args {
 /// Checks and prints.
 #[must_use]
 pub fn run(args: &Args) -> u8 {
-    let loaded = match load(&args.config) {
+    let loaded = match load_either(&args.config) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> u8 {
 }
 
 /// Loads a configuration of either role; all problems go to stderr.
-fn load(path: &Path) -> Result<Loaded, u8> {
+pub(super) fn load_either(path: &Path) -> Result<Loaded, u8> {
     config::load_either(path).map_err(|problems| refuse(&problems))
 }
 

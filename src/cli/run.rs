@@ -17,7 +17,7 @@ use signal_hook::iterator::Signals;
 use super::safe_stop::last_counters;
 use super::tcpcan::Told;
 use super::{DEFAULT_CONFIG, VERSION, complain, exit};
-use crate::config::{self, Config, RealTime};
+use crate::config::{Config, Loaded, RealTime};
 use crate::io::canbus::OpenError;
 use crate::io::journal::Journal;
 use crate::io::runtime::{BusLock, LastCounters, RuntimeDirectory};
@@ -29,7 +29,7 @@ use crate::threads::{Gateway, GatewayOptions, StartError};
 use crate::time::{Duration, Instant, millis_f64};
 use crate::topology::Event;
 
-/// Runs the gateway.
+/// Runs the gateway, or the operator's station, as the configuration's role says.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Configuration file.
@@ -38,6 +38,9 @@ pub struct Args {
     /// Do everything but send: decode, decide and show, without a frame on any bus.
     #[arg(long)]
     listen: bool,
+    /// At the operator's desk: the vehicle that gets gamepad and panel, in place of the configuration's.
+    #[arg(long, value_name = "NAME")]
+    vehicle: Option<String>,
 }
 
 /// How often signals are looked at: a tenth of the 200 ms that SIGTERM may take.
@@ -51,25 +54,31 @@ const SAY_AGAIN: Duration = Duration::from_secs(30);
 
 /// Runs the command.
 pub(super) fn run(args: &Args) -> u8 {
-    let config = match config::load(&args.config) {
-        Ok(config) => config,
-        Err(problems) => {
-            for problem in &problems {
-                complain(&problem.to_string());
-            }
-            let count = match problems.len() {
-                1 => "1 problem".to_owned(),
-                count => format!("{count} problems"),
-            };
-            complain(&format!("{count}; nothing was sent"));
-            return exit::CONFIG;
-        }
+    let loaded = match super::check::load_either(&args.config) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
     };
     let log = Journal::stderr();
-    log.line(format_args!("ocpcan {VERSION}, configuration {} ({})", config.digest, args.config.display()));
-    for warning in &config.warnings {
-        log.line(format_args!("warning: {warning}"));
-    }
+    let start = |digest: &str, warnings: &[String]| {
+        log.line(format_args!("ocpcan {VERSION}, configuration {digest} ({})", args.config.display()));
+        for warning in warnings {
+            log.line(format_args!("warning: {warning}"));
+        }
+    };
+    let config = match loaded {
+        Loaded::Vehicle(_) if args.vehicle.is_some() => {
+            complain(
+                "--vehicle chooses a vehicle at the operator's desk; this configuration has role = \"vehicle\"",
+            );
+            return exit::USAGE;
+        }
+        Loaded::Vehicle(config) => config,
+        Loaded::Operator(config) => {
+            start(&config.digest, &config.warnings);
+            return super::station::run(config, args.vehicle.clone(), args.listen, &log);
+        }
+    };
+    start(&config.digest, &config.warnings);
     let mut main = match Main::prepare(config, log) {
         Ok(main) => main,
         Err(code) => return code,

@@ -3,11 +3,151 @@
 //! Owns the start and stop order and the log lines. Relies on `threads::station`. The thread decides and sends; this reads
 //! its news and writes them down.
 
-use crate::nodes::station::Choice;
+#![allow(clippy::disallowed_methods, reason = "this is the main thread: it waits for the other to end")]
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+
+use super::{complain, exit};
+use crate::config::StationConfig;
+use crate::io::canbus::{BusAddress, OpenError};
+use crate::io::clock;
+use crate::io::journal::Journal;
+use crate::io::notify::{self, Heartbeat};
+use crate::io::runtime::BusLock;
+use crate::nodes::station::{Choice, StationTimes};
+use crate::threads::station::{Station, StationOptions};
+use crate::time::Duration;
 use crate::topology::station::StationNews;
+
+/// How often signals are looked at.
+const TURN: Duration = Duration::from_millis(20);
+
+/// Without progress of the station for this long the service manager gets no sign of life.
+const STALL: Duration = Duration::from_millis(500);
+
+/// After its end was asked for, the station has this long.
+const END_LIMIT: Duration = Duration::from_millis(500);
 
 /// What a log line keeps of a text that came over the network.
 const TEXT_CHARS: usize = 64;
+
+/// Runs the operator station.
+pub(super) fn run(config: StationConfig, vehicle: Option<String>, listen_only: bool, log: &Journal) -> u8 {
+    let mut locks: Vec<BusLock> = Vec::new();
+    for bus in &config.plan.buses {
+        let address: Result<BusAddress, String> =
+            bus.interface.parse().map_err(|error| format!("{}: {error}", bus.interface));
+        match address.and_then(|address| BusLock::take(&address).map_err(|error| error.to_string())) {
+            Ok(lock) => locks.push(lock),
+            Err(text) => {
+                complain(text.as_str());
+                return exit::UNAVAILABLE;
+            }
+        }
+    }
+    let ending = [SIGTERM, SIGINT, SIGQUIT, SIGHUP];
+    let mut signals = match Signals::new(ending.into_iter().chain([SIGUSR1, SIGUSR2])) {
+        Ok(signals) => signals,
+        Err(error) => {
+            complain(&format!("cannot listen for signals: {error}"));
+            return exit::UNAVAILABLE;
+        }
+    };
+    let buses: Vec<(String, String)> =
+        config.plan.buses.iter().map(|bus| (bus.name.clone(), bus.interface.clone())).collect();
+    let address = config.player.address.to_string();
+    let options = StationOptions {
+        times: StationTimes {
+            feedback_stale: config.player.feedback_stale,
+            data_stale: config.player.data_stale,
+        },
+        plan: config.plan,
+        address: config.player.address,
+        vehicle,
+        listen_only,
+    };
+    let station = match Station::start(options) {
+        Ok(station) => station,
+        Err(error) => {
+            complain(&error.to_string());
+            return exit::UNAVAILABLE;
+        }
+    };
+    if listen_only {
+        log.line(format_args!("listening only: nothing is sent"));
+    }
+    notify::ready();
+    let heartbeat = Heartbeat::connect();
+    let mut stop_at = None;
+    while !station.shared.ended() {
+        let now = clock::now();
+        for signal in signals.pending() {
+            if signal == SIGUSR1 {
+                tell_counters(&station, log);
+            } else if ending.contains(&signal) && stop_at.is_none() {
+                let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+                log.line(format_args!("{name}: stopping"));
+                notify::stopping();
+                station.shared.request_stop();
+                stop_at = Some(now + END_LIMIT);
+            }
+        }
+        if now.since(station.shared.last_beat()) < STALL {
+            heartbeat.beat();
+        }
+        let mut news = station.news.wait(TURN);
+        while let Some(one) = news {
+            tell(&one, &address, &buses, log);
+            // It may be another interface than before, or the first one of this name.
+            if let StationNews::Bus { bus, .. } = one
+                && let Some(Err(error)) = locks.get_mut(bus).map(BusLock::renew)
+            {
+                log.line(format_args!("warning: {error}"));
+            }
+            news = station.news.take();
+        }
+        if stop_at.is_some_and(|at| now >= at) {
+            break;
+        }
+    }
+    while let Some(one) = station.news.take() {
+        tell(&one, &address, &buses, log);
+    }
+    let code = if station.shared.panicked() { exit::SOFTWARE } else { exit::OK };
+    tell_counters(&station, log);
+    if station.shared.ended() {
+        station.join();
+    }
+    log.line(format_args!("ended, exit {code}"));
+    code
+}
+
+fn tell_counters(station: &Station, log: &Journal) {
+    for (counter, value) in station.shared.counters().filter(|(_, value)| *value > 0) {
+        log.line(format_args!("counted: {value} {}", counter.text()));
+    }
+}
+
+fn tell(news: &StationNews, address: &str, buses: &[(String, String)], log: &Journal) {
+    let name = |bus: usize| buses.get(bus).map_or("?", |(name, _)| name.as_str());
+    match news {
+        StationNews::Choice(choice) => {
+            log.line(format_args!(
+                "{}",
+                choice_line(choice, "set player.active_vehicle, or start with --vehicle")
+            ));
+        }
+        StationNews::Bus { bus, what } => log.line(format_args!("bus {}: {what}", name(*bus))),
+        StationNews::BusUnavailable { bus, cause } => {
+            if let Some(Ok(address)) = buses.get(*bus).map(|(_, interface)| interface.parse()) {
+                let error = OpenError { bus: address, cause: *cause };
+                log.line(format_args!("bus {}: {error}; trying again", name(*bus)));
+            }
+        }
+        other => log.line(format_args!("{}", line(other, address))),
+    }
+}
 
 /// One piece of news in a person's words.
 pub(super) fn line(news: &StationNews, address: &str) -> String {
@@ -17,6 +157,10 @@ pub(super) fn line(news: &StationNews, address: &str) -> String {
     match news {
         StationNews::Connected => format!("Player: connected to {address}"),
         StationNews::Lost(error) => format!("Player: {address}: {error}; trying again"),
+        StationNews::TurnedAway => format!(
+            "Player: {address}: closed before any feedback came: a Player takes one client at a time, and another one may be \
+             connected; trying again"
+        ),
         StationNews::GaveUp(why) => format!("Player: {address}: closed: {why}; trying again"),
         StationNews::Invalid(error) => format!("Player: message dropped: {error}"),
         StationNews::Empty => "Player: message dropped: it has no body".to_owned(),

@@ -123,7 +123,8 @@ impl PlayerLine {
                 let worked = self.node.counters().feedback > self.feedback_before;
                 // Told once per kind here too: a stranger on the port is met every few seconds.
                 if worked || !self.told.useless {
-                    tell(news);
+                    let is_refused = matches!(news, StationNews::Lost(LinkError::Closed | LinkError::Reset));
+                    tell(if is_refused && !worked { StationNews::TurnedAway } else { news });
                 }
                 self.told.useless = !worked;
                 self.told.locked_out = false;

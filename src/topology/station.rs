@@ -17,6 +17,8 @@ pub enum StationNews {
     Connected,
     /// The connection ended, or cannot be made.
     Lost(LinkError),
+    /// The Player ended the connection before it had said anything.
+    TurnedAway,
     /// The connection was given up by this end.
     GaveUp(GiveUp),
     /// A message was no feedback; told once for each connection and reason.
