@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a command waits for its simulator")]
 
+mod hand;
 mod keys;
 
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -69,6 +70,10 @@ pub struct Args {
     #[arg(long, conflicts_with = "stdin")]
     keys: bool,
 
+    /// Drives with a real gamepad: a path such as /dev/input/event5, or "auto" for the only one there is
+    #[arg(long, value_name = "PATH|auto")]
+    gamepad: Option<PathBuf>,
+
     /// Version of the vendor's software to play
     #[arg(long, value_name = "NAME", default_value = "2026-05", value_parser = PossibleValuesParser::new(Profile::NAMES))]
     profile: String,
@@ -120,8 +125,12 @@ pub fn run(args: &Args) -> u8 {
         stdin: args.stdin || (!args.keys && io::stdin().is_terminal()),
         ends_with_script: args.end_with_script,
     };
+    let hand = match args.gamepad.as_deref().map(hand::Hand::take).transpose() {
+        Ok(hand) => hand,
+        Err(error) => return fail(UNAVAILABLE, &error.to_string()),
+    };
     match OcpSimHandle::start(&live, options) {
-        Ok(sim) => show(sim, args.keys),
+        Ok(sim) => show(sim, args.keys, hand),
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => fail(USAGE, &error.to_string()),
         Err(error) => fail(UNAVAILABLE, &error.to_string()),
     }
@@ -161,7 +170,7 @@ fn options(args: &Args) -> Result<(Options, Vec<SocketAddr>), String> {
 }
 
 /// Prints what happens until the simulator ends or is interrupted.
-fn show(sim: OcpSimHandle, with_keys: bool) -> u8 {
+fn show(sim: OcpSimHandle, with_keys: bool, mut hand: Option<hand::Hand>) -> u8 {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // The second one ends it where it stands, for a reader of the output that is stuck.
@@ -199,6 +208,12 @@ fn show(sim: OcpSimHandle, with_keys: bool) -> u8 {
                 if let Err(error) = sim.say(&line) {
                     say(error.to_string());
                 }
+            }
+        }
+        if let Some(hand) = &mut hand {
+            turn = Duration::ZERO;
+            if let Some(text) = hand.turn(&sim) {
+                say(text);
             }
         }
         match sim.events().recv_timeout(turn) {

@@ -108,3 +108,24 @@ def two_gamepads_are_named_and_none_is_chosen(bench):
     first.unplug()
     held(process, REST, 0, "Second Pad")
     finish(process, second)
+
+
+@test(mode="sja1000", deadline_s=240)
+def the_simulated_operator_drives_with_it(bench):
+    pad, _ = bench.gamepad()
+    sim = bench.ocpcan("sim", "ocp", "--listen", "127.0.0.1:0", "--player", "127.0.0.1:0", "--gamepad", "auto")
+    port = sim.wait_line(r"player on 127\.0\.0\.1:(\d+)", WITHIN_S)[1]
+    sim.wait_line('gamepad "Test Pad" at /dev/input/', WITHIN_S)
+    desk = bench.ocpcan("player", "--connect", f"127.0.0.1:{port}", "--json")
+    desk.wait_line('"last_remote_input":.*"left_x":0.0', WITHIN_S)
+    pad.report(x=32767, south=1)
+    desk.wait_line('"last_remote_input":.*"left_x":1.0.*"a":true', WITHIN_S)
+    pad.unplug()
+    sim.wait_line('the gamepad "Test Pad" was unplugged', WITHIN_S)
+    mark = desk.mark()
+    desk.wait_line('"sender_fault":.*Input ?Lost', WITHIN_S, mark)
+    again, _ = bench.gamepad("Second Pad")
+    sim.wait_line('gamepad "Second Pad" at', WITHIN_S)
+    mark = desk.mark()
+    desk.wait_line('"sender_fault":\\[\\]', WITHIN_S, mark)
+    again.unplug()
