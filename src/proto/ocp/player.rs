@@ -9,6 +9,9 @@
 //!   client -> Player   { "active_vehicle": name | null, "client_user_data": { "<vehicle>": { .. } } }
 //! ```
 
+#[doc(hidden)]
+pub mod fuzz;
+
 use core::fmt;
 use std::collections::BTreeMap;
 

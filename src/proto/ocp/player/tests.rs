@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::proto::ocp::fuzz::Rng;
 
 /// A vehicle's entry as the 2026-05 documentation has it.
 fn newer() -> Value {
@@ -164,6 +165,25 @@ fn every_truncation_is_an_error() {
     let body = message.to_json().to_string();
     for len in 0..body.len() {
         assert_eq!(decode_client(&body.as_bytes()[..len]), Err(ClientError::Malformed), "{len}");
+    }
+}
+
+#[test]
+fn documents_that_were_spoiled_at_random_read_the_same_again_or_not_at_all() {
+    let mut rng = Rng::from_environment("player");
+    let feedback =
+        json!({ "vehicle_feedback": { "a": newer(), "b": newer() }, "last_input": null }).to_string();
+    let client = json!({ "active_vehicle": "a", "client_user_data": { "a": {
+        "user_data": { "x": 1 }, "ocp_disable_gamepad": true, "ack_time_returned": 7, "ack_time_mac_returned": 8,
+    } } });
+    for _ in 0..2_000 {
+        for document in [&feedback, &client.to_string()] {
+            let mut data = document.clone().into_bytes();
+            for _ in 0..=rng.below(3) {
+                rng.mutate(&mut data);
+            }
+            fuzz::both(&data);
+        }
     }
 }
 
