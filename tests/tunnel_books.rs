@@ -14,7 +14,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use ocpcan::can::{Frame, Id};
-use ocpcan::io::canbus::{Accept, BusAddress, Hub, Port, PortOptions};
+use ocpcan::io::canbus::{Accept, BusAddress, Fault, Hub, Port, PortOptions};
 use ocpcan::io::tcp::{Connector, Listener};
 use ocpcan::safety::allow::AllowList;
 use ocpcan::safety::input::StateName;
@@ -27,7 +27,7 @@ const MESSAGE: usize = 18;
 
 /// A bus, and how many frames were put on it.
 struct Road {
-    _hub: Hub,
+    hub: Hub,
     port: Port,
     bus: Bus,
     sent: u64,
@@ -40,7 +40,7 @@ impl Road {
         let hub = Hub::start(bus).unwrap();
         let port = Port::open(&address, &PortOptions::default()).unwrap();
         let bus = Bus { address, accept: Accept::All, fd: true, max_age: Duration::from_millis(250) };
-        Self { _hub: hub, port, bus, sent: 0 }
+        Self { hub, port, bus, sent: 0 }
     }
 
     fn send(&mut self) {
@@ -52,9 +52,26 @@ impl Road {
         self.sent += 1;
     }
 
+    /// Frames that came over the bus since the last call.
+    fn received(&self) -> u64 {
+        let mut count = 0;
+        while self.port.recv(None).unwrap().is_some() {
+            count += 1;
+        }
+        count
+    }
+
     fn settings(&self) -> Settings {
         Settings { buses: vec![self.bus.clone()], coalesce: Duration::ZERO }
     }
+}
+
+/// A server in front of the road's bus.
+fn serve(road: &Road) -> (Tunnel, std::net::SocketAddr) {
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_address().unwrap();
+    let doors = vec![Door { listener, allow: AllowList::default(), bus: 0 }];
+    (Tunnel::server(road.settings(), doors, None), address)
 }
 
 fn turn(tunnel: &mut Tunnel) {
@@ -184,10 +201,7 @@ fn a_caller_counts_the_frames_of_the_time_without_a_connection() {
 #[test]
 fn a_server_counts_them_too_and_those_who_say_nothing_keep_nobody_out() {
     let mut road = Road::new("books");
-    let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let address = listener.local_address().unwrap();
-    let doors = vec![Door { listener, allow: AllowList::default(), bus: 0 }];
-    let mut tunnel = Tunnel::server(road.settings(), doors, None);
+    let (mut tunnel, address) = serve(&road);
     turn(&mut tunnel);
     for _ in 0..100 {
         road.send();
@@ -225,4 +239,81 @@ fn a_server_counts_them_too_and_those_who_say_nothing_keep_nobody_out() {
     assert_books(&counts, road.sent, received);
     assert!(counts.get(Count::Displaced) >= 80, "{counts:?}");
     assert_eq!(counts.get(Count::RefusedFull), 0, "{counts:?}");
+}
+
+/// What a script sends that connects, sends `count` frames and ends.
+fn burst(count: u32) -> Vec<u8> {
+    let mut bytes = VERSION.to_vec();
+    for n in 0..count {
+        bytes.extend([b'd', 16, 0x23, 1, 0, 0, 8, 0, 0, 0]);
+        bytes.extend(u64::from(n).to_le_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn what_a_peer_sent_before_it_closed_in_order_reaches_the_bus() {
+    let mut road = Road::new("bookt");
+    // Not the matter here, and a busy test machine may hold a frame for longer than the default.
+    road.bus.max_age = Duration::from_secs(60);
+    let (mut tunnel, address) = serve(&road);
+    let mut closed = 0;
+    for half in [false, true] {
+        for count in [1, 20, 600, 2_000, 4_000] {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(&burst(count)).unwrap();
+            if half {
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+            let kept = half.then_some(stream);
+            closed += 1;
+            let mut received = 0;
+            turn_until(&mut tunnel, "the end", |tunnel| {
+                received += road.received();
+                tunnel.counts().get(Count::Lost) == closed
+            });
+            received += road.received();
+            assert_eq!(received, u64::from(count), "half {half}: {:?}", tunnel.counts());
+            drop(kept);
+        }
+    }
+    assert_eq!(tunnel.counts().get(Count::ToBusLeft), 0);
+}
+
+#[test]
+fn a_peer_that_has_closed_holds_its_place_no_longer_than_the_age_limit_and_its_old_frames_are_dropped() {
+    let road = Road::new("bookh");
+    let (mut tunnel, address) = serve(&road);
+    turn(&mut tunnel);
+    road.hub.set(Fault::Stall(true)).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(&burst(3_000)).unwrap();
+    drop(stream);
+    turn_until(&mut tunnel, "the end", |tunnel| tunnel.counts().get(Count::Lost) == 1);
+    let counts = tunnel.counts();
+    assert_eq!(tunnel.peers(), 0);
+    assert_eq!(counts.get(Count::FromPeer), counts.sum("from peers: "), "{counts:?}");
+    assert_eq!(counts.get(Count::FromPeer), 3_000, "{counts:?}");
+    assert!(counts.get(Count::ToBusAged) > 0, "{counts:?}");
+    assert_eq!(counts.get(Count::ToBusLeft), 0, "too old, not given up: {counts:?}");
+    road.hub.set(Fault::Clear).unwrap();
+}
+
+#[test]
+fn what_is_left_of_a_connection_that_was_cut_does_not_reach_the_bus() {
+    let road = Road::new("bookr");
+    let (mut tunnel, address) = serve(&road);
+    turn(&mut tunnel);
+    road.hub.set(Fault::Stall(true)).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(&burst(3_000)).unwrap();
+    turn_until(&mut tunnel, "read", |tunnel| tunnel.counts().get(Count::FromPeer) == 3_000);
+    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+    nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
+    drop(stream);
+    turn_until(&mut tunnel, "the end", |tunnel| tunnel.counts().get(Count::Lost) == 1);
+    let counts = tunnel.counts();
+    assert!(counts.get(Count::ToBusLeft) + counts.get(Count::ToBusAged) > 0, "{counts:?}");
+    assert_eq!(counts.get(Count::FromPeer), counts.sum("from peers: "), "{counts:?}");
+    road.hub.set(Fault::Clear).unwrap();
 }

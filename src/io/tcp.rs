@@ -146,6 +146,8 @@ impl TcpLink {
         match send(self.stream.as_raw_fd(), bytes, flags | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
             Ok(n) => Ok(n),
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
+            // The kernel's word for a peer that had closed in order before it refused these bytes.
+            Err(Errno::EPIPE) => Err(LinkError::Closed),
             Err(errno) => Err(errno.into()),
         }
     }

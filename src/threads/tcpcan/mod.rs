@@ -4,6 +4,7 @@
 //! `nodes::tunnel` for what is let through, dropped and counted. Every peer has its own buffers and its own bus socket: a
 //! slow, dead or hostile one harms itself. Never waits but in its one poll.
 
+mod backlog;
 mod bus;
 mod peer;
 mod service;
@@ -272,10 +273,8 @@ impl Tunnel {
             let _ = fds.push(PollFd::new(door.listener.as_fd(), PollFlags::POLLIN));
         }
         for (peer, _) in &self.peers {
-            let (link, flags) = peer.link_interest(now);
-            let _ = fds.push(PollFd::new(link, flags));
-            if let Some((bus, flags)) = peer.bus_interest(now) {
-                let _ = fds.push(PollFd::new(bus, flags));
+            for (fd, flags) in peer.link_interest(now).into_iter().chain(peer.bus_interest(now)) {
+                let _ = fds.push(PollFd::new(fd, flags));
             }
         }
         // An error here (a signal) is the end of the wait, and nobody is ready.
@@ -287,7 +286,7 @@ impl Tunnel {
         self.knocked =
             seen.by_ref().take(self.doors.len()).fold(false, |any, events| any | !events.is_empty());
         for (peer, _) in &mut self.peers {
-            peer.note_ready(&mut seen);
+            peer.note_ready(now, &mut seen);
         }
     }
 

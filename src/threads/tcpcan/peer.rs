@@ -9,6 +9,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use nix::poll::PollFlags;
 
+use super::backlog::Backlog;
 use super::bus::{BusSocket, REOPEN, Unheard};
 use super::{Bus, Counts, Ended, News, SILENCE, What};
 use crate::can::Frame;
@@ -59,41 +60,6 @@ impl Room {
     }
 }
 
-/// What may have waited in a socket for longer than it looks.
-///
-/// Invariant: what is read after a pause is taken to have come right after the last look before it, until the socket was
-/// seen empty or as much was read as it can have held then. It takes several turns to read a full socket; without this, all
-/// but the first would take old frames for new ones.
-#[derive(Debug, Clone, Copy, Default)]
-struct Backlog {
-    /// Since when, and how much of it is left (frames or bytes).
-    old: Option<(Instant, usize)>,
-}
-
-impl Backlog {
-    fn begin(&mut self, since: Instant, most: usize) {
-        if most == 0 {
-            return;
-        }
-        // A second pause before the first one's backlog is read makes nothing younger.
-        let since = self.old.map_or(since, |(earlier, _)| earlier);
-        self.old = Some((since, most));
-    }
-
-    /// The earliest moment at which what is read now can have come.
-    fn came_at(self, now: Instant) -> Instant {
-        self.old.map_or(now, |(since, _)| since)
-    }
-
-    /// So much was read.
-    fn take(&mut self, count: usize, is_empty: bool) {
-        self.old = self.old.filter(|_| !is_empty).and_then(|(since, left)| {
-            let left = left.saturating_sub(count);
-            (left > 0).then_some((since, left))
-        });
-    }
-}
-
 /// What a peer shares with the others while it is served.
 pub(super) struct Common<'a> {
     pub(super) room: &'a mut Room,
@@ -138,6 +104,10 @@ pub(super) struct Peer {
     bus_writable: bool,
     /// The bus seemed writable and was not.
     bus_rests_until: Option<Instant>,
+    /// The peer has closed in order: until when what it sent before may still go to the bus.
+    leaves_until: Option<Instant>,
+    /// The connection was read to its end.
+    was_read_out: bool,
 }
 
 impl Peer {
@@ -172,19 +142,21 @@ impl Peer {
             bus_full: false,
             bus_writable: false,
             bus_rests_until: None,
+            leaves_until: None,
+            was_read_out: false,
         })
     }
 
-    /// The connection, and what to wait for on it.
-    pub(super) fn link_interest(&self, now: Instant) -> (BorrowedFd<'_>, PollFlags) {
+    /// The connection, and what to wait for on it. None where nothing is: a broken one would end every wait at once.
+    pub(super) fn link_interest(&self, now: Instant) -> Option<(BorrowedFd<'_>, PollFlags)> {
         let mut flags = PollFlags::empty();
-        if self.lane.wants_peer(now) {
+        if self.lane.wants_peer(now) && !self.was_read_out {
             flags |= PollFlags::POLLIN;
         }
-        if self.link_full {
+        if self.link_full && self.leaves_until.is_none() {
             flags |= PollFlags::POLLOUT;
         }
-        (self.link.as_fd(), flags)
+        (!flags.is_empty()).then(|| (self.link.as_fd(), flags))
     }
 
     /// The bus socket, and what to wait for on it.
@@ -200,10 +172,10 @@ impl Peer {
         Some((socket.as_fd(), flags))
     }
 
-    /// Takes what the poll saw, in the order of the two interests.
-    pub(super) fn note_ready(&mut self, seen: &mut impl Iterator<Item = PollFlags>) {
+    /// Takes what the poll at `now` saw, in the order of the two interests.
+    pub(super) fn note_ready(&mut self, now: Instant, seen: &mut impl Iterator<Item = PollFlags>) {
         let reads = |events: PollFlags| events.intersects(!PollFlags::POLLOUT);
-        let link = seen.next().unwrap_or(PollFlags::empty());
+        let link = self.link_interest(now).and_then(|_| seen.next()).unwrap_or(PollFlags::empty());
         self.link_ready = reads(link) || self.lane.must_read_again();
         self.link_writable = link.contains(PollFlags::POLLOUT);
         if self.socket.is_some() {
@@ -229,6 +201,9 @@ impl Peer {
         if self.socket.is_none() && self.lane.is_agreed() {
             sooner(self.reopen_at);
         }
+        if let Some(until) = self.leaves_until {
+            sooner(until);
+        }
         due
     }
 
@@ -252,12 +227,14 @@ impl Peer {
             self.bus_rests_until = None;
             self.bus_full = false;
         }
-        if self.link_ready {
-            self.read_link(now, way.as_mut(), news)?;
+        if self.link_ready && !self.was_read_out {
+            let read = self.read_link(now, way.as_mut(), news);
+            self.was_read_out = read.is_err();
+            self.note_closed(now, bus.max_age, read)?;
         }
         self.lane.handle_timeout(now).map_err(Ended::Lane)?;
         let version = self.lane.transmit();
-        if !version.is_empty() {
+        if !version.is_empty() && self.leaves_until.is_none() {
             let taken = self.link.try_write_whole(version).map_err(Ended::Link)?;
             self.lane.handle_transmitted(taken);
             self.link_full = !self.lane.transmit().is_empty();
@@ -270,8 +247,50 @@ impl Peer {
             // Once more: a pause in the middle of this makes what was just read old.
             let now = clock::now();
             self.write_bus(now, way.as_ref(), common.room);
-            self.write_link(now, common.room)?;
+            if self.leaves_until.is_none() {
+                let written = self.write_link(now, common.room);
+                self.note_closed(now, bus.max_age, written)?;
+            }
+            if let Some(until) = self.leaves_until {
+                return self.leave(now, until, way.as_ref(), common.room);
+            }
             self.check_age(now, bus.max_age)?;
+        }
+        Ok(())
+    }
+
+    /// A peer that closes in order means what it sent before: that goes on to the bus, for as long as it may. A cut
+    /// connection is cut on purpose, and nothing of it goes on.
+    fn note_closed(
+        &mut self,
+        now: Instant,
+        max_age: Duration,
+        result: Result<(), Ended>,
+    ) -> Result<(), Ended> {
+        match result {
+            Err(Ended::Link(LinkError::Closed)) if self.lane.is_agreed() => {
+                self.leaves_until.get_or_insert(now + max_age);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Ends the connection when all that the peer sent before its end is on the bus, too old or without a bus.
+    fn leave(
+        &mut self,
+        now: Instant,
+        until: Instant,
+        way: Option<&Way<'_>>,
+        room: &mut Room,
+    ) -> Result<(), Ended> {
+        let is_late = now >= until;
+        if is_late {
+            // What is too old by now is counted as that.
+            self.lane.for_bus(now, way, &mut room.frames);
+        }
+        if is_late || (self.was_read_out && !self.lane.has_for_bus()) {
+            return Err(Ended::Link(LinkError::Closed));
         }
         Ok(())
     }
@@ -463,38 +482,5 @@ impl Peer {
         self.unacked_checked_at = now;
         let unacked = self.link.unacknowledged().map_err(Ended::Link)?;
         self.lane.handle_unacked(now, unacked).map_err(Ended::Lane)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_backlog_is_old_until_the_socket_was_empty_or_all_it_can_have_held_was_read() {
-        let at = Instant::from_millis;
-        let mut backlog = Backlog::default();
-        assert_eq!(backlog.came_at(at(5)), at(5));
-        // A second of frames, read in several turns: the last of them is as old as the first.
-        backlog.begin(at(1_000), 4_096);
-        for turn in 0..8 {
-            assert_eq!(backlog.came_at(at(3_000 + turn)), at(1_000));
-            backlog.take(512, false);
-        }
-        assert_eq!(backlog.came_at(at(3_008)), at(3_008), "what is read now came after the pause");
-        // The same, seen empty earlier.
-        backlog.begin(at(4_000), 4_096);
-        backlog.take(64, false);
-        assert_eq!(backlog.came_at(at(5_000)), at(4_000));
-        backlog.take(3, true);
-        assert_eq!(backlog.came_at(at(5_000)), at(5_000));
-        // A pause while one is being read makes nothing younger.
-        backlog.begin(at(6_000), 100);
-        backlog.begin(at(7_000), 100);
-        assert_eq!(backlog.came_at(at(8_000)), at(6_000));
-        // Nothing waited.
-        let mut empty = Backlog::default();
-        empty.begin(at(9_000), 0);
-        assert_eq!(empty.came_at(at(9_500)), at(9_500));
     }
 }
