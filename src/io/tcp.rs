@@ -1,24 +1,22 @@
 //! TCP connections that never hold a thread.
 //!
-//! Owns connecting in short steps, reading with a short limit and writing without waiting. Relies on nix. Never knows
-//! what the bytes mean, and never takes a write for a proof that the peer has it.
+//! Owns connecting in short steps ([`connect`]), reading with a short limit and writing without waiting. Relies on nix.
+//! Never knows what the bytes mean, and never takes a write for a proof that the peer has it.
+
+mod connect;
 
 use core::fmt;
 use core::time::Duration;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, connect, getsockopt, recv, send,
-    setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{MsgFlags, getsockopt, recv, send, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 
-use super::backoff::Backoff;
-use super::{clock, sys};
-use crate::time::Instant;
+pub use self::connect::{Connector, Progress};
+use super::sys;
 
 /// Longest wait of one call: below the 50 ms after which a thread counts as stuck.
 pub const TURN: Duration = Duration::from_millis(20);
@@ -30,9 +28,6 @@ const READ_WAIT: Duration = Duration::from_millis(15);
 /// After this without an acknowledgement from the peer's kernel the connection is dead (SAFETY section 4.5). It only
 /// frees the socket; the protocol's own timers have acted long before.
 const USER_TIMEOUT_MS: u32 = 1_000;
-
-/// An attempt to connect that takes longer has failed.
-const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
 /// The connection has ended. Consequence of each: the session is over and a new one is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +43,8 @@ pub enum LinkError {
     /// Closed by us: the peer sent no message for too long. It may be another program, or a machine that has gone
     /// without a word.
     Silent,
+    /// Nobody listens at that port, and the kernel had lent it to this very call: both ends were ours.
+    Itself,
     /// Any other errno.
     Io(i32),
 }
@@ -60,6 +57,7 @@ impl fmt::Display for LinkError {
             Self::TimedOut => f.write_str("no answer from the peer's machine"),
             Self::Nonsense => f.write_str("this is not OCP (another program on that port?)"),
             Self::Silent => f.write_str("connected, but no message comes (another program on that port?)"),
+            Self::Itself => f.write_str("refused: nobody listens there, and the call met itself"),
             Self::Io(errno) => f.write_str(Errno::from_raw(*errno).desc()),
         }
     }
@@ -221,157 +219,6 @@ impl AsFd for TcpLink {
     }
 }
 
-/// Where a connector stands after a step.
-#[derive(Debug)]
-pub enum Progress {
-    /// Nothing yet; call again.
-    Pending,
-    /// Connected. The connector rests until it is used for the next connection.
-    Connected(TcpLink),
-    /// This attempt has failed; the next follows after the delay.
-    Failed(LinkError, Duration),
-}
-
-/// Connects, and connects again, with growing delays.
-#[derive(Debug)]
-pub struct Connector {
-    host: String,
-    port: u16,
-    addresses: Vec<SocketAddr>,
-    turn: usize,
-    backoff: Backoff,
-    state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    /// Not before then.
-    Resting(Instant),
-    /// An attempt runs since then.
-    Connecting(OwnedFd, Instant),
-}
-
-impl Connector {
-    /// Connects to `host`, an IP address or a name, at `port`; the first attempt is made at once.
-    #[must_use]
-    pub fn new(host: &str, port: u16, seed: u64) -> Self {
-        Self {
-            host: host.to_owned(),
-            port,
-            addresses: Vec::new(),
-            turn: 0,
-            backoff: Backoff::new(seed),
-            state: State::Resting(Instant::ZERO),
-        }
-    }
-
-    /// Goes one step on; waits `wait` at most, and [`TURN`] at most.
-    ///
-    /// Where the host is a name, the step that looks it up (the first, and each one after all its addresses have
-    /// failed) waits for the resolver instead, which can take seconds. An IP address never waits.
-    pub fn step(&mut self, wait: Duration) -> Progress {
-        let wait = wait.min(TURN);
-        let now = clock::now();
-        match &self.state {
-            State::Resting(until) if *until > now => {
-                std::thread::sleep(until.since(now).min(wait));
-                Progress::Pending
-            }
-            State::Resting(_) => self.begin(now),
-            State::Connecting(..) => self.go_on(wait),
-        }
-    }
-
-    /// The session on the last connection has ended: rests before the next attempt, 100 ms where the session had
-    /// `worked`, longer after each one that had not.
-    pub fn session_ended(&mut self, worked: bool) {
-        if worked {
-            self.backoff.reset();
-        }
-        self.state = State::Resting(clock::now() + self.backoff.next_delay());
-    }
-
-    /// Starts an attempt.
-    fn begin(&mut self, now: Instant) -> Progress {
-        if self.turn >= self.addresses.len() {
-            self.turn = 0;
-            match resolve(&self.host, self.port) {
-                Ok(addresses) if !addresses.is_empty() => self.addresses = addresses,
-                Ok(_) => return self.failed(LinkError::Io(Errno::ENODATA as i32)),
-                Err(e) => {
-                    self.addresses.clear();
-                    return self
-                        .failed(LinkError::Io(e.raw_os_error().unwrap_or(Errno::EHOSTUNREACH as i32)));
-                }
-            }
-        }
-        let Some(address) = self.addresses.get(self.turn).copied() else { return Progress::Pending };
-        self.turn += 1;
-        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let attempt = socket(family, SockType::Stream, flags, None).and_then(|fd| {
-            match connect(fd.as_raw_fd(), &SockaddrStorage::from(address)) {
-                Ok(()) | Err(Errno::EINPROGRESS) => Ok(fd),
-                Err(errno) => Err(errno),
-            }
-        });
-        match attempt {
-            Ok(fd) => {
-                self.state = State::Connecting(fd, now);
-                Progress::Pending
-            }
-            Err(errno) => self.failed(errno.into()),
-        }
-    }
-
-    /// Looks after the running attempt.
-    fn go_on(&mut self, wait: Duration) -> Progress {
-        let State::Connecting(fd, since) = &self.state else { return Progress::Pending };
-        let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
-        let ready = matches!(ppoll(&mut fds, Some(TimeSpec::from_duration(wait)), None), Ok(n) if n > 0);
-        let outcome = if ready {
-            match getsockopt(fd, sockopt::SocketError) {
-                Ok(0) => Ok(()),
-                Ok(errno) => Err(Errno::from_raw(errno).into()),
-                Err(errno) => Err(errno.into()),
-            }
-        } else if clock::now().since(*since) > CONNECT_LIMIT {
-            Err(LinkError::TimedOut)
-        } else {
-            return Progress::Pending;
-        };
-        let rest = State::Resting(Instant::ZERO);
-        let State::Connecting(fd, _) = core::mem::replace(&mut self.state, rest) else {
-            return Progress::Pending;
-        };
-        match outcome.and_then(|()| TcpLink::new(TcpStream::from(fd)).map_err(LinkError::from)) {
-            Ok(link) => {
-                self.turn = self.turn.saturating_sub(1); // the address that works is tried first the next time
-                // Also for a caller that does not say how the session ended: what accepts and closes at once must not
-                // be called at full speed.
-                self.state = State::Resting(clock::now() + self.backoff.next_delay());
-                Progress::Connected(link)
-            }
-            Err(error) => self.failed(error),
-        }
-    }
-
-    /// Rests after a failure.
-    fn failed(&mut self, error: LinkError) -> Progress {
-        let delay = self.backoff.next_delay();
-        self.state = State::Resting(clock::now() + delay);
-        Progress::Failed(error, delay)
-    }
-}
-
-/// Looks a host up. Waits for the resolver unless `host` is an IP address.
-fn resolve(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, port)]);
-    }
-    (host, port).to_socket_addrs().map(Iterator::collect)
-}
-
 /// A listening socket for simulators and servers.
 #[derive(Debug)]
 pub struct Listener {
@@ -404,8 +251,22 @@ impl Listener {
         if !matches!(ppoll(&mut fds, Some(TimeSpec::from_duration(wait)), None), Ok(n) if n > 0) {
             return None;
         }
-        let (stream, peer) = self.inner.accept().ok()?;
-        TcpLink::new(stream).ok().map(|link| (link, peer))
+        self.try_accept().ok().flatten()
+    }
+
+    /// Takes the next connection, if one waits. A connection that broke before it was taken is none.
+    ///
+    /// # Errors
+    /// The errno where this process can take none at present (no descriptor or memory left): the connection waits on, and
+    /// the listener stays readable.
+    pub fn try_accept(&self) -> Result<Option<(TcpLink, SocketAddr)>, Errno> {
+        match self.inner.accept() {
+            Ok((stream, peer)) => Ok(TcpLink::new(stream).ok().map(|link| (link, peer))),
+            Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
+                errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => Err(errno),
+                _ => Ok(None),
+            },
+        }
     }
 }
 
@@ -417,18 +278,19 @@ impl AsFd for Listener {
 
 #[cfg(test)]
 mod tests {
+    use super::super::clock;
     use super::*;
 
     /// Longer than any step takes on a loaded machine.
-    const PATIENCE: Duration = Duration::from_secs(10);
+    pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-    fn listener() -> (Listener, u16) {
+    pub(super) fn listener() -> (Listener, u16) {
         let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let port = listener.local_address().unwrap().port();
         (listener, port)
     }
 
-    fn connected(connector: &mut Connector) -> TcpLink {
+    pub(super) fn connected(connector: &mut Connector) -> TcpLink {
         let deadline = clock::now() + PATIENCE;
         while clock::now() < deadline {
             if let Progress::Connected(link) = connector.step(TURN) {
@@ -493,55 +355,32 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_connection_is_tried_again_until_it_works() {
-        let (first, port) = listener();
-        drop(first);
-        let mut connector = Connector::new("127.0.0.1", port, 7);
+    fn a_process_without_a_descriptor_left_says_so_and_the_connection_waits() {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        // In a process of its own: the limit is the process's.
+        if std::env::var_os("OCPCAN_TEST_NO_DESCRIPTOR").is_none() {
+            let name = "a_process_without_a_descriptor_left_says_so_and_the_connection_waits";
+            let status = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", &format!("io::tcp::tests::{name}"), "--test-threads", "1"])
+                .env("OCPCAN_TEST_NO_DESCRIPTOR", "1")
+                .stdout(std::process::Stdio::null())
+                .status()
+                .unwrap();
+            assert!(status.success(), "{status}");
+            return;
+        }
+        let (listener, port) = listener();
+        let _client = connected(&mut Connector::new("127.0.0.1", port, 1));
         let deadline = clock::now() + PATIENCE;
-        let mut failures = 0;
-        while failures < 2 {
-            assert!(clock::now() < deadline);
-            let before = clock::now();
-            if let Progress::Failed(error, delay) = connector.step(TURN) {
-                assert_eq!(error, LinkError::Reset);
-                assert!(delay >= Duration::from_millis(100) && delay <= Duration::from_secs(2));
-                failures += 1;
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+        loop {
+            match listener.try_accept() {
+                Err(errno) => break assert_eq!(errno, Errno::EMFILE),
+                Ok(taken) => assert!(taken.is_none() && clock::now() < deadline),
             }
-            let took = clock::now().since(before);
-            assert!(took < Duration::from_secs(1), "one step took {took:?}");
         }
-        let again = Listener::bind(SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
-        let _link = connected(&mut connector);
-        assert!(again.accept(PATIENCE).is_some());
-    }
-
-    #[test]
-    fn a_lost_session_is_followed_by_a_rest() {
-        let (listener, port) = listener();
-        let mut connector = Connector::new("127.0.0.1", port, 5);
-        for _ in 0..2 {
-            let link = connected(&mut connector);
-            assert!(listener.accept(PATIENCE).is_some());
-            drop(link);
-            let ended = clock::now();
-            connector.session_ended(true);
-            let link = connected(&mut connector);
-            assert!(clock::now().since(ended) >= Duration::from_millis(100));
-            assert!(listener.accept(PATIENCE).is_some());
-            drop(link);
-            connector.session_ended(false);
-        }
-    }
-
-    #[test]
-    fn a_name_is_looked_up() {
-        let (listener, port) = listener();
-        let link = connected(&mut Connector::new("localhost", port, 3));
-        assert!(link.peer().is_some());
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
         assert!(listener.accept(PATIENCE).is_some());
-        assert!(matches!(
-            Connector::new("no such host", port, 3).step(TURN),
-            Progress::Failed(LinkError::Io(_), _)
-        ));
     }
 }
