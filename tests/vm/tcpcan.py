@@ -443,6 +443,25 @@ def fd_frames_on_a_classic_bus_are_counted_and_the_rest_passes(bench):
     refused = counters["from peers: frames dropped, the bus takes no such frame (CAN FD on a classic bus)"]
     expect(refused == 5, f"{refused} of 5 counted: {dict(counters)}")
     expect(not [frame for frame in sniffer.frames() if frame.fd], "an FD frame on a classic bus")
+    # The interface is set up anew while the client holds its socket.
+    bench.link_down("vcan1")
+    client.wait_line("went down", within_s=20)
+    bench.run("ip", "link", "set", "vcan1", "mtu", "72")
+    bench.link_up("vcan1")
+    sniffer = bench.sniff("vcan1")
+    passes(bench, "vcan0", sniffer)
+    bench.cansend("vcan0", "123##1AABB")
+    sniffer.wait(lambda frame: frame.fd, within_s=20, what="an FD frame on what is an FD bus now")
+
+
+@test(deadline_s=60)
+def a_queue_that_drops_frames_is_told_at_start(bench):
+    bench.vcan("vcan0")
+    plain = serve(bench, OURS, "vcan0")
+    plain.terminate()
+    expect("warning" not in plain.output(), f"a plain queue: {plain.output()}")
+    bench.run("tc", "qdisc", "replace", "dev", "vcan0", "root", "fq_codel")
+    serve(bench, OURS, "vcan0").wait_line("queue discipline `fq_codel`", within_s=30)
 
 
 @test(deadline_s=180)

@@ -78,12 +78,7 @@ impl KernelPort {
         }
         socket.set_recv_own_msgs(options.own_messages).map_err(cause)?;
         if options.fd {
-            if sys::mtu(self.socket.as_fd(), &self.name).is_ok_and(|mtu| mtu < FD_BYTES) {
-                return Err(OpenCause::NoFd);
-            }
-            socket
-                .set_socket_option_int(libc::SOL_CAN_RAW, libc::CAN_RAW_FD_FRAMES, 1)
-                .map_err(|_| OpenCause::NoFd)?;
+            self.take_fd()?;
         }
         let errno = |e: Errno| OpenCause::Io(e as i32);
         setsockopt(&self.socket, sockopt::RxqOvfl, &1).map_err(errno)?;
@@ -100,6 +95,16 @@ impl KernelPort {
             setsockopt(&self.socket, sockopt::Priority, &6).map_err(errno)?;
         }
         Ok(())
+    }
+
+    /// Takes CAN FD frames too, where the interface has them now.
+    pub(super) fn take_fd(&self) -> Result<(), OpenCause> {
+        if sys::mtu(self.socket.as_fd(), &self.name).is_ok_and(|mtu| mtu < FD_BYTES) {
+            return Err(OpenCause::NoFd);
+        }
+        self.socket
+            .set_socket_option_int(libc::SOL_CAN_RAW, libc::CAN_RAW_FD_FRAMES, 1)
+            .map_err(|_| OpenCause::NoFd)
     }
 
     /// Throws away what came between opening and filtering: it would pass a filter that it does not match. Bounded by
@@ -224,6 +229,12 @@ impl AsFd for KernelPort {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Whether the interface is a CAN interface, where there is one of that name and the kernel says what it is.
+pub(super) fn is_can(name: &BusName) -> Option<bool> {
+    let any = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).ok()?;
+    sys::hardware_type(any.as_fd(), name).ok().map(|kind| kind == libc::ARPHRD_CAN)
 }
 
 /// Whether this kernel lets this process open CAN sockets.

@@ -9,6 +9,7 @@ mod batch;
 pub mod error;
 pub mod hub;
 mod kernel;
+pub mod queue;
 mod sim;
 mod switch;
 mod wire;
@@ -105,6 +106,18 @@ impl Port {
             BusAddress::Sim(name) => sim::SimPort::open(name, options).map(Self::Sim),
         }
         .map_err(|cause| OpenError { bus: address.clone(), cause })
+    }
+
+    /// Takes CAN FD frames from now on too, if the interface has them by now: one that was down may have been set up anew.
+    ///
+    /// # Errors
+    /// [`OpenCause::NoFd`]: it has none.
+    pub fn take_fd(&self) -> Result<(), OpenCause> {
+        match self {
+            Self::Kernel(port) => port.take_fd(),
+            // The built-in bus is never set up anew.
+            Self::Sim(_) => Ok(()),
+        }
     }
 
     /// Hands a frame to the bus, without waiting. Success says that it was queued, nothing more.
@@ -212,6 +225,15 @@ impl AsFd for Port {
 impl AsRawFd for Port {
     fn as_raw_fd(&self) -> RawFd {
         self.as_fd().as_raw_fd()
+    }
+}
+
+/// Whether the bus is a CAN bus; `None` where there is no interface of that name, or the kernel does not say what it is.
+#[must_use]
+pub fn is_can(address: &BusAddress) -> Option<bool> {
+    match address {
+        BusAddress::Kernel(name) => kernel::is_can(name),
+        BusAddress::Sim(_) => Some(true),
     }
 }
 

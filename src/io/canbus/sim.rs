@@ -89,6 +89,10 @@ impl SimPort {
         }
         let mut answer = [0; 8];
         let message = sys::receive(socket.as_fd(), &mut answer).map_err(|_| reset)?;
+        if message.flags & libc::MSG_CTRUNC != 0 {
+            // The page came along and could not be installed.
+            return Err(OpenCause::Io(Errno::EMFILE as i32));
+        }
         let Some(page) = message.attached.filter(|_| message.len == 2 && answer[..2] == [WELCOME, 0]) else {
             // A refusal says that the bus plays an unplugged adapter; silence, that the hub ended.
             return Err(if message.len == 0 { reset } else { OpenCause::NoInterface });

@@ -33,6 +33,10 @@ pub(super) struct BusSocket {
     port: Port,
     /// The kernel's overflow count as last read.
     overflows: u32,
+    /// CAN FD is wanted where the interface has it.
+    fd: bool,
+    /// The interface went down, and was not seen up again yet.
+    was_down: bool,
 }
 
 impl BusSocket {
@@ -50,12 +54,25 @@ impl BusSocket {
             OpenCause::NoFd => Port::open(&bus.address, &PortOptions { fd: false, ..options }),
             _ => Err(error),
         })?;
-        Ok(Self { port, overflows: 0 })
+        Ok(Self { port, overflows: 0, fd: bus.fd, was_down: false })
+    }
+
+    /// An interface that comes up again may have been set up anew: CAN FD frames are taken if it has them now.
+    pub(super) fn look_again(&mut self) {
+        if self.was_down && self.port.is_up() {
+            self.was_down = false;
+            if self.fd {
+                // Without: a classic bus, as when a socket is opened there.
+                let _ = self.port.take_fd();
+            }
+        }
     }
 
     /// Reads one batch; returns how many frames the kernel has lost since the last one.
     pub(super) fn read(&mut self, batch: &mut Batch) -> Result<u32, RecvError> {
-        self.port.recv_many(batch)?;
+        let result = self.port.recv_many(batch);
+        self.was_down |= result == Err(RecvError::Down);
+        result?;
         let lost = batch.dropped_total().wrapping_sub(self.overflows);
         self.overflows = batch.dropped_total();
         Ok(lost)
@@ -146,6 +163,9 @@ impl Unheard {
     }
 
     fn drain(&mut self, batch: &mut Batch, counts: &mut Counts) {
+        if let Some(socket) = &mut self.socket {
+            socket.look_again();
+        }
         for _ in 0..BATCHES {
             let Some(socket) = &mut self.socket else { return };
             match socket.read(batch) {

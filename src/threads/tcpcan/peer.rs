@@ -241,6 +241,9 @@ impl Peer {
         }
         if self.lane.is_agreed() {
             self.open_bus(now, bus, common, news);
+            if let Some(socket) = &mut self.socket {
+                socket.look_again();
+            }
             if self.bus_ready {
                 self.read_bus(now, common.room, news);
             }
