@@ -151,7 +151,8 @@ fn a_caller_counts_the_frames_of_the_time_without_a_connection() {
     let mut tunnel = Tunnel::client(road.settings(), Connector::new("127.0.0.1", port, seed));
     turn(&mut tunnel);
     let (mut received, mut heard) = (0, 0);
-    for _ in 0..20 {
+    // Each session is a short one, so the rest before the next grows to 2 s.
+    for _ in 0..8 {
         for _ in 0..next(40) {
             road.send();
             turn(&mut tunnel);
@@ -195,7 +196,7 @@ fn a_caller_counts_the_frames_of_the_time_without_a_connection() {
     );
     assert_books(&counts, road.sent, received);
     assert!(heard > 0 && counts.get(Count::Unheard) > 0, "both kinds were there: {counts:?}");
-    assert_eq!(counts.get(Count::Connections), 20);
+    assert_eq!(counts.get(Count::Connections), 8);
 }
 
 #[test]
@@ -308,7 +309,7 @@ fn what_is_left_of_a_connection_that_was_cut_does_not_reach_the_bus() {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(&burst(3_000)).unwrap();
     turn_until(&mut tunnel, "read", |tunnel| tunnel.counts().get(Count::FromPeer) == 3_000);
-    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
     drop(stream);
     turn_until(&mut tunnel, "the end", |tunnel| tunnel.counts().get(Count::Lost) == 1);
@@ -316,4 +317,30 @@ fn what_is_left_of_a_connection_that_was_cut_does_not_reach_the_bus() {
     assert!(counts.get(Count::ToBusLeft) + counts.get(Count::ToBusAged) > 0, "{counts:?}");
     assert_eq!(counts.get(Count::FromPeer), counts.sum("from peers: "), "{counts:?}");
     road.hub.set(Fault::Clear).unwrap();
+}
+
+#[test]
+fn a_server_that_agrees_and_closes_is_called_at_growing_distances() {
+    let road = Road::new("bookg");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut tunnel = Tunnel::client(road.settings(), Connector::new("127.0.0.1", port, 0x5EED_0B09));
+    let mut ended = Vec::new();
+    for _ in 0..6 {
+        let mut far = None;
+        turn_until(&mut tunnel, "a call", |_| {
+            far = listener.accept().ok().map(|(stream, _)| Far::new(stream));
+            far.is_some()
+        });
+        turn_until(&mut tunnel, "agreed", |tunnel| {
+            tunnel.counts().get(Count::Connections) > ended.len() as u64
+        });
+        drop(far);
+        turn_until(&mut tunnel, "the end", |tunnel| tunnel.counts().get(Count::Lost) > ended.len() as u64);
+        ended.push(Instant::now());
+    }
+    // 100, 200, 400, 800 and 1,600 ms, each less a quarter at most.
+    let took = ended[5].duration_since(ended[0]);
+    assert!(took >= Duration::from_millis(2_300), "six calls within {took:?}");
 }

@@ -3,22 +3,26 @@
 //! Owns the command line, the log lines and the counters that a person reads. Relies on `threads::tcpcan` for the work.
 //! Never touches a bus that a gateway drives: that gateway has a tunnel of its own, behind its gate.
 
-use core::fmt::Display;
+mod lines;
+mod loops;
+
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
+use self::lines::Ends;
+pub(super) use self::lines::{Told, goes_on, line};
+use self::loops::Loops;
 use super::{complain, exit};
-use crate::io::canbus::{Accept, BusAddress, IdMask, OpenError};
+use crate::io::canbus::{Accept, BusAddress, FILTERS, IdMask, OpenCause, OpenError, is_can, queue};
 use crate::io::clock;
 use crate::io::journal::Journal;
 use crate::io::runtime::BusLock;
 use crate::io::tcp::{Connector, LinkError, Listener};
 use crate::proto::tcpcan::PORT;
 use crate::safety::allow::{AllowList, Network};
-use crate::safety::injection::Refusal;
 use crate::safety::input::StateName;
 use crate::threads::tcpcan::{Bus, Door, Ended, News, Settings, Tunnel, What};
 use crate::time::{Duration, Instant};
@@ -76,13 +80,6 @@ pub struct Args {
 /// How often signals, the lock of the bus and the counters are looked at, at least.
 const TURN: Duration = Duration::from_millis(100);
 
-/// Refused frames and connections that are told in a second; all are counted.
-const REFUSALS_PER_S: u32 = 10;
-
-/// Comings and goings that are told in a second. Three for each of the eight peers that may come at once: connected, agreed,
-/// ended.
-const VISITS_PER_S: u32 = 24;
-
 /// A gateway that comes later is noticed within this.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -90,6 +87,14 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) fn run(args: &Args) -> u8 {
     if let Some(text) = driven(&args.bus) {
         complain(&text);
+        return exit::UNAVAILABLE;
+    }
+    if args.filter.len() > FILTERS {
+        complain(&format!("{} filters: the kernel takes {FILTERS} at most", args.filter.len()));
+        return exit::USAGE;
+    }
+    if is_can(&args.bus) == Some(false) {
+        complain(&OpenError { bus: args.bus.clone(), cause: OpenCause::NotCan }.to_string());
         return exit::UNAVAILABLE;
     }
     if u64::from(args.coalesce_us) * 4 > u64::from(args.max_age_ms) * 1_000 {
@@ -110,6 +115,34 @@ pub(super) fn run(args: &Args) -> u8 {
         }],
         coalesce: Duration::from_micros(args.coalesce_us.into()),
     };
+    let log = Journal::stderr();
+    let mut loops = Loops::new(&args.bus);
+    let mut listening = Vec::new();
+    let tunnel = if args.serve {
+        // First: who calls a port that is open must find it noted.
+        if args.port != 0 {
+            loops.note_server(args.port);
+        }
+        // Before signals are noted only: a resolver may take long, and until then they end the program at once.
+        let doors = match doors(args) {
+            Ok(doors) => doors,
+            Err((code, text)) => {
+                complain(&text);
+                return code;
+            }
+        };
+        listening.extend(doors.iter().filter_map(|door| door.listener.local_address().ok()));
+        if args.port == 0 {
+            listening.iter().for_each(|address| loops.note_server(address.port()));
+        }
+        Tunnel::server(settings, doors, None)
+    } else {
+        if let Err(text) = loops.claim_call(&args.host, args.port) {
+            complain(&text);
+            return exit::UNAVAILABLE;
+        }
+        Tunnel::client(settings, Connector::new(&args.host, args.port, clock::now().as_nanos()))
+    };
     let signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => {
@@ -117,30 +150,28 @@ pub(super) fn run(args: &Args) -> u8 {
             return exit::UNAVAILABLE;
         }
     };
-    let log = Journal::stderr();
-    let tunnel = if args.serve {
-        match doors(args) {
-            Ok(doors) => {
-                for door in &doors {
-                    if args.verbose
-                        && let Ok(address) = door.listener.local_address()
-                    {
-                        log.line(format_args!("{}: listening at {address}", args.bus));
-                    }
-                }
-                Tunnel::server(settings, doors, None)
-            }
-            Err((code, text)) => {
-                complain(&text);
-                return code;
-            }
-        }
-    } else {
-        let seed = clock::now().as_nanos();
-        Tunnel::client(settings, Connector::new(&args.host, args.port, seed))
-    };
-    Command { args, log, tunnel, told_at: None, news: Told::default(), untold: 0, broken: false }
-        .run(&signals)
+    for address in listening.iter().filter(|_| args.verbose) {
+        log.line(format_args!("{}: listening at {address}", args.bus));
+    }
+    if let Some(kind) = queue::unfit(&args.bus) {
+        log.line(format_args!(
+            "warning: {bus}: frames to the bus wait in the queue discipline `{kind}`, which may drop or reorder them after \
+             this program has counted them as written; `tc qdisc replace dev {bus} root pfifo` is a plain queue",
+            bus = args.bus
+        ));
+    }
+    Command {
+        args,
+        log,
+        tunnel,
+        loops,
+        ends: Ends::default(),
+        told_at: None,
+        news: Told::default(),
+        untold: 0,
+        broken: false,
+    }
+    .run(&signals)
 }
 
 /// Why this bus must be left alone: a gateway drives it, or it cannot be told.
@@ -229,6 +260,8 @@ struct Command<'a> {
     args: &'a Args,
     log: Journal,
     tunnel: Tunnel,
+    loops: Loops,
+    ends: Ends,
     /// When the last error of the bus was told.
     told_at: Option<Instant>,
     /// What may still be told of peers.
@@ -255,8 +288,12 @@ impl Command<'_> {
             self.tunnel.turn(TURN, &|| StateName::Safe, &mut |one| {
                 let _ = news.push(one);
             });
-            for one in news {
-                self.tell(&one);
+            for one in &news {
+                self.tell(one);
+            }
+            if let Some(text) = self.find_loop(&news) {
+                self.log.line(format_args!("{text}"));
+                break exit::UNAVAILABLE;
             }
             if self.args.no_retry {
                 if self.broken {
@@ -288,6 +325,13 @@ impl Command<'_> {
         code
     }
 
+    /// Why the other end that was just reached must not be joined.
+    fn find_loop(&mut self, news: &[News]) -> Option<String> {
+        let reached = news.iter().filter(|one| matches!(one.what, What::Connected) && !self.args.serve);
+        let address = reached.filter_map(|one| one.peer).last()?;
+        self.loops.claim_call(&address.ip().to_string(), address.port()).err()
+    }
+
     fn tell_counts(&self) {
         for (count, value) in self.tunnel.counts().iter().filter(|(_, value)| *value > 0) {
             self.log.line(format_args!("counted: {value} {}", count.text()));
@@ -305,12 +349,14 @@ impl Command<'_> {
                 self.told_at = Some(now);
             }
             What::BusAway(_) => self.broken = true,
+            What::Connected => self.ends.note_connected(now),
             _ => {}
         }
         // That a peer goes is nothing wrong where many come and go; to a caller it is.
         let is_ordinary = match news.what {
             What::Connected | What::Agreed => true,
-            What::Ended(Ended::Link(LinkError::Closed)) => self.args.serve,
+            What::Ended(ended) if !self.args.serve => !self.ends.is_new(ended, now),
+            What::Ended(Ended::Link(LinkError::Closed)) => true,
             _ => false,
         };
         if is_ordinary && !self.args.verbose {
@@ -334,83 +380,5 @@ impl Command<'_> {
             }
             _ => self.log.line(format_args!("{}{again}", line(news, address, address))),
         }
-    }
-}
-
-/// Which news are told: what peers can cause as often as they like is told a few times a second, and the counters have it
-/// all. Refusals have their own measure: those who come and go must not hide who was refused.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    refusals: Lines,
-    visits: Lines,
-}
-
-impl Told {
-    /// Takes the right to tell this, if there is one.
-    pub(super) fn take(&mut self, what: &What, now: Instant) -> bool {
-        match what {
-            What::Refused(..) | What::NotAllowed => self.refusals.take(REFUSALS_PER_S, now),
-            What::Connected | What::Agreed | What::Ended(_) => self.visits.take(VISITS_PER_S, now),
-            _ => true,
-        }
-    }
-}
-
-/// Lines told in this second.
-#[derive(Debug, Default)]
-struct Lines {
-    since: Option<Instant>,
-    count: u32,
-}
-
-impl Lines {
-    fn take(&mut self, most: u32, now: Instant) -> bool {
-        if self.since.is_none_or(|since| now.since(since) >= Duration::from_secs(1)) {
-            *self = Self { since: Some(now), count: 0 };
-        }
-        self.count = self.count.saturating_add(1);
-        self.count <= most
-    }
-}
-
-/// What a line ends with where the tunnel goes on trying.
-pub(super) const fn goes_on(what: &What) -> &'static str {
-    match what {
-        What::NoListener(_) | What::Unreachable(_) | What::BusAway(_) => "; trying again",
-        _ => "",
-    }
-}
-
-/// One piece of news in a person's words; `bus` is what the person calls the bus.
-pub(super) fn line(news: &News, bus: &dyn Display, address: &BusAddress) -> String {
-    let who = news.peer.map_or_else(|| bus.to_string(), |peer| peer.to_string());
-    match news.what {
-        What::Listening => format!("{bus}: listening"),
-        What::NoListener(errno) => {
-            let why = nix::errno::Errno::from_raw(errno).desc();
-            format!("{bus}: cannot listen: {why}")
-        }
-        What::Connected => format!("{who}: connected"),
-        What::Agreed => format!("{who}: version agreed, frames pass"),
-        What::Ended(ended) => format!("{who}: {ended}"),
-        What::NotAllowed => format!("{who}: refused, not on the allow list"),
-        What::Unreachable(error) => format!("the other end: {error}"),
-        What::Refused(refusal, id) => {
-            let why = match refusal {
-                Refusal::Actuator => "only the gateway may send it",
-                Refusal::NotListed => "not listed for this state",
-                Refusal::Service => {
-                    "a diagnostic service that may change something, while the vehicle is driven"
-                }
-                Refusal::ErrorFrame => "an error message",
-                Refusal::PeerRate => "more than this peer may send",
-                Refusal::TotalRate => "more than all peers may send",
-            };
-            format!("{who}: frame {id} refused: {why}")
-        }
-        What::BusAway(cause) => OpenError { bus: address.clone(), cause }.to_string(),
-        What::BusDown => format!("{bus}: the interface went down"),
-        What::BusBack => format!("{bus}: back"),
-        What::BusError(class) => format!("{bus}: {class}"),
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod backoff;
 pub mod canbus;
+pub mod claim;
 pub mod clock;
 pub mod evdev;
 pub mod journal;

@@ -59,6 +59,8 @@ pub enum What {
     Listening,
     /// The address cannot be listened at: the errno.
     NoListener(i32),
+    /// This process can take no more connections at present: the errno. Those who knock wait.
+    NoAccept(i32),
     /// The peer was let in, or reached.
     Connected,
     /// The version is agreed: frames pass.

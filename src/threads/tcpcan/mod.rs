@@ -42,6 +42,13 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// A connection without an agreed version is closed after this (SAFETY row 97).
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
+/// A session that lived so long has worked. One that ends sooner, again and again, must not be called at full speed: its
+/// server agrees and then cuts it for what it sends, or is there and ill.
+const WORKED: Duration = Duration::from_secs(5);
+
+/// Rest of the listeners where this process can take no connection: the one that waits keeps them readable.
+const NO_ACCEPT: Duration = Duration::from_millis(100);
+
 /// Most connections that one turn accepts: a flood of them must not keep the peers waiting.
 const ACCEPTS: usize = 16;
 
@@ -104,8 +111,10 @@ pub struct Tunnel {
     room: Room,
     /// Of peers that have gone.
     past: Counts,
-    /// The last failure to reach the other end, told once.
-    told: Option<LinkError>,
+    /// Why the other end could not be reached since it last was: each is told once.
+    told: heapless::Vec<LinkError, 8>,
+    /// The listeners are left alone until then, for a reason that was told.
+    no_accept_until: Option<Instant>,
     turned_at: Option<Instant>,
     /// Somebody waits at a listener.
     knocked: bool,
@@ -124,7 +133,8 @@ impl Tunnel {
             peers: Vec::with_capacity(TUNNEL_PEERS + TUNNEL_CALLERS),
             room: Room::new(),
             past: Counts::default(),
-            told: None,
+            told: heapless::Vec::new(),
+            no_accept_until: None,
             turned_at: None,
             knocked: false,
             hung_up: false,
@@ -249,7 +259,8 @@ impl Tunnel {
             self.past.add(count, 1);
         }
         if let Some(caller) = &mut self.caller {
-            caller.session_ended(peer.lane.is_agreed());
+            let lived = clock::now().since(peer.since) >= WORKED;
+            caller.session_ended(lived && peer.lane.is_agreed());
             self.hung_up = true;
         }
         (peer.address, peer.bus)
@@ -269,7 +280,8 @@ impl Tunnel {
         let wait = due.unwrap_or(idle).min(idle).min(wait).min(TURN).min(self.due_unheard());
         let mut fds = heapless::Vec::<PollFd<'_>, POLLED>::new();
         // Room for all of them by the two limits; one that had none would be served a turn later.
-        for door in &self.doors {
+        let doors = if self.no_accept_until.is_some_and(|until| until > now) { &[][..] } else { &self.doors };
+        for door in doors {
             let _ = fds.push(PollFd::new(door.listener.as_fd(), PollFlags::POLLIN));
         }
         for (peer, _) in &self.peers {
@@ -283,8 +295,7 @@ impl Tunnel {
         let seen: heapless::Vec<PollFlags, POLLED> = fds.iter().map(events).collect();
         drop(fds);
         let mut seen = seen.into_iter();
-        self.knocked =
-            seen.by_ref().take(self.doors.len()).fold(false, |any, events| any | !events.is_empty());
+        self.knocked = seen.by_ref().take(doors.len()).fold(false, |any, events| any | !events.is_empty());
         for (peer, _) in &mut self.peers {
             peer.note_ready(now, &mut seen);
         }
@@ -334,8 +345,18 @@ impl Tunnel {
         for index in 0..self.doors.len() {
             for _ in 0..ACCEPTS {
                 let Some(door) = self.doors.get(index) else { break };
-                let Some((link, address)) = door.listener.accept(Duration::ZERO) else { break };
                 let bus = door.bus;
+                let (link, address) = match door.listener.try_accept() {
+                    Ok(Some(taken)) => taken,
+                    Ok(None) => break,
+                    Err(errno) => {
+                        if self.no_accept_until.replace(now + NO_ACCEPT).is_none() {
+                            news(News { peer: None, bus, what: What::NoAccept(errno as i32) });
+                        }
+                        return;
+                    }
+                };
+                self.no_accept_until = None;
                 if !door.allow.permits(address.ip()) {
                     self.past.add(Count::RefusedAddress, 1);
                     link.reset_on_close();
@@ -372,12 +393,13 @@ impl Tunnel {
             Progress::Pending => {}
             Progress::Failed(error, _) => {
                 self.hung_up = true;
-                if self.told.replace(error) != Some(error) {
+                // A host with several addresses fails now so, now so. More kinds than there is room for are a flood.
+                if !self.told.contains(&error) && self.told.push(error).is_ok() {
                     news(News { peer: None, bus: 0, what: What::Unreachable(error) });
                 }
             }
             Progress::Connected(link) => {
-                self.told = None;
+                self.told.clear();
                 let Some(address) = link.peer() else { return };
                 self.join(link, address, 0, Role::Client, clock::now(), news);
             }
