@@ -294,17 +294,6 @@ pub fn mtu(socket: BorrowedFd<'_>, name: &str) -> Result<usize, Errno> {
     Ok(usize::try_from(mtu).unwrap_or(0))
 }
 
-/// Kind of the interface, as `linux/if_arp.h` numbers them: 280 for CAN.
-///
-/// # Errors
-/// `ENODEV` where no such interface exists.
-pub fn hardware_type(socket: BorrowedFd<'_>, name: &str) -> Result<u16, Errno> {
-    let mut request = interface_request(name).ok_or(Errno::ENODEV)?;
-    interface_call(socket, libc::SIOCGIFHWADDR as _, &mut request)?;
-    // SAFETY: SIOCGIFHWADDR fills this member of the union.
-    Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
-}
-
 /// `struct ethtool_drvinfo` of `linux/ethtool.h`.
 #[repr(C)]
 struct DriverInfo {
@@ -548,7 +537,6 @@ mod tests {
         let flags = interface_flags(any.as_fd(), "lo").unwrap();
         assert_ne!(flags & 0x8, 0, "IFF_LOOPBACK");
         transmit_queue_len(any.as_fd(), "lo").unwrap();
-        assert_eq!(hardware_type(any.as_fd(), "lo"), Ok(772), "ARPHRD_LOOPBACK");
         assert!(mtu(any.as_fd(), "lo").unwrap() >= 1_500);
         for name in ["", "nosuchcan0", "a-name-that-is-too-long"] {
             assert_eq!(interface_flags(any.as_fd(), name), Err(Errno::ENODEV), "{name}");

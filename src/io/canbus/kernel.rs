@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
+use nix::net::if_::{if_indextoname, if_nametoindex};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, setsockopt, socket, sockopt};
 use socketcan::{CanFilter, CanSocket, Socket, SocketOptions};
 
@@ -233,8 +233,10 @@ impl AsFd for KernelPort {
 
 /// Whether the interface is a CAN interface, where there is one of that name and the kernel says what it is.
 pub(super) fn is_can(name: &BusName) -> Option<bool> {
-    let any = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).ok()?;
-    sys::hardware_type(any.as_fd(), name).ok().map(|kind| kind == libc::ARPHRD_CAN)
+    // Where this names another network's interfaces, it does not know ours.
+    let name = if_indextoname(if_nametoindex(name.as_str()).ok()?).ok()?;
+    let kind = std::fs::read_to_string(format!("/sys/class/net/{}/type", name.to_str().ok()?)).ok()?;
+    kind.trim().parse().ok().map(|kind: u16| kind == libc::ARPHRD_CAN)
 }
 
 /// Whether this kernel lets this process open CAN sockets.
