@@ -11,7 +11,7 @@
 )]
 
 use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -53,7 +53,20 @@ struct Running {
 
 impl Running {
     fn start(args: &[&str]) -> Self {
-        let mut child = command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::from(command(args))
+    }
+
+    /// With 16 descriptors: its own, and a few peers.
+    fn start_short(args: &[&str]) -> Self {
+        let program = env!("CARGO_BIN_EXE_ocpcan");
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n 16; exec \"$@\"", "sh", program, "tcpcan"]).args(args);
+        Self::from(command)
+    }
+
+    fn from(mut command: Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap());
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
         let (alive, ended) = channel::<()>();
@@ -139,6 +152,25 @@ fn a_caller_on_its_own_servers_bus_is_refused_whichever_came_first() {
         let text = refused(&[&bus, "--host", host, "--port", &port], UNAVAILABLE);
         assert!(text.contains("this very bus"), "{host}: {text}");
     }
+}
+
+#[test]
+fn a_server_without_a_descriptor_left_says_so_and_goes_on() {
+    let port = free_port();
+    let mut server =
+        Running::start_short(&[&bus("tcn"), "--serve", "--host", "127.0.0.1", "--port", &port, "-v"]);
+    server.wait_line("listening");
+    let callers: Vec<TcpStream> =
+        (0..20).map(|_| TcpStream::connect(format!("127.0.0.1:{port}")).unwrap()).collect();
+    let line = server.wait_line("can take no more connections");
+    assert!(line.contains("Too many open files"), "{line}");
+    // Longer than it takes to look at the lock of the bus, which needs a descriptor.
+    std::thread::sleep(Duration::from_millis(2_500));
+    assert!(server.child.try_wait().unwrap().is_none(), "it has ended");
+    drop(callers);
+    let mut next = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    std::io::Write::write_all(&mut next, b"v\x04\0\0\0\x01").unwrap();
+    server.wait_line("version agreed");
 }
 
 #[test]

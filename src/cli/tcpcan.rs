@@ -7,6 +7,7 @@ mod lines;
 mod loops;
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -166,12 +167,18 @@ pub(super) fn run(args: &Args) -> u8 {
         tunnel,
         loops,
         ends: Ends::default(),
+        spare: spare(),
         told_at: None,
         news: Told::default(),
         untold: 0,
         broken: false,
     }
     .run(&signals)
+}
+
+/// A descriptor, if there is one left.
+fn spare() -> Option<OwnedFd> {
+    std::io::stderr().as_fd().try_clone_to_owned().ok()
 }
 
 /// Why this bus must be left alone: a gateway drives it, or it cannot be told.
@@ -262,6 +269,8 @@ struct Command<'a> {
     tunnel: Tunnel,
     loops: Loops,
     ends: Ends,
+    /// A descriptor kept free for the look at the bus's lock: peers can use up all others.
+    spare: Option<OwnedFd>,
     /// When the last error of the bus was told.
     told_at: Option<Instant>,
     /// What may still be told of peers.
@@ -307,7 +316,10 @@ impl Command<'_> {
             let now = clock::now();
             if now.since(looked_at) >= LOOK {
                 looked_at = now;
-                if let Some(text) = driven(&self.args.bus) {
+                self.spare = None;
+                let driven = driven(&self.args.bus);
+                self.spare = spare();
+                if let Some(text) = driven {
                     self.log.line(format_args!("{text}"));
                     break exit::UNAVAILABLE;
                 }
@@ -328,7 +340,7 @@ impl Command<'_> {
     /// Why the other end that was just reached must not be joined.
     fn find_loop(&mut self, news: &[News]) -> Option<String> {
         let reached = news.iter().filter(|one| matches!(one.what, What::Connected) && !self.args.serve);
-        let address = reached.filter_map(|one| one.peer).last()?;
+        let address = reached.filter_map(|one| one.peer).next_back()?;
         self.loops.claim_call(&address.ip().to_string(), address.port()).err()
     }
 
