@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use ocpcan::can::{Frame, Id};
+use ocpcan::io::canbus::{Port, PortOptions};
 
 /// A program that says nothing for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -156,17 +158,21 @@ fn a_caller_on_its_own_servers_bus_is_refused_whichever_came_first() {
 
 #[test]
 fn a_server_without_a_descriptor_left_says_so_and_goes_on() {
-    let port = free_port();
+    let (name, port) = (bus("tcn"), free_port());
     let mut server =
-        Running::start_short(&[&bus("tcn"), "--serve", "--host", "127.0.0.1", "--port", &port, "-v"]);
+        Running::start_short(&[&name, "--stats", "--serve", "--host", "127.0.0.1", "--port", &port, "-v"]);
     server.wait_line("listening");
+    // While the program that plays the bus can still take it.
+    let road = Port::open(&name.parse().unwrap(), &PortOptions::default()).unwrap();
     let callers: Vec<TcpStream> =
         (0..20).map(|_| TcpStream::connect(format!("127.0.0.1:{port}")).unwrap()).collect();
     let line = server.wait_line("can take no more connections");
     assert!(line.contains("Too many open files"), "{line}");
-    // Longer than it takes to look at the lock of the bus, which needs a descriptor.
-    std::thread::sleep(Duration::from_millis(2_500));
-    assert!(server.child.try_wait().unwrap().is_none(), "it has ended");
+    // It looks at the lock of the bus, which needs a descriptor, just before it prints the numbers that changed.
+    for _ in 0..2 {
+        road.try_send(&Frame::data(Id::standard(0x123).unwrap(), &[]).unwrap()).unwrap();
+        server.wait_line("frames of the bus while no peer was connected");
+    }
     drop(callers);
     let mut next = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
     std::io::Write::write_all(&mut next, b"v\x04\0\0\0\x01").unwrap();
