@@ -7,7 +7,12 @@ use ocpcan::safety::settings::{ARMS_PER_MINUTE, BOUNDS};
 
 const SAFETY: &str = include_str!("../SAFETY.md");
 const README: &str = include_str!("../README.md");
-const EXAMPLE: &str = include_str!("../deploy/ocpcan.example.toml");
+/// The files that README's configuration blocks are parts of.
+const EXAMPLES: [&str; 3] = [
+    include_str!("../deploy/ocpcan.example.toml"),
+    include_str!("../deploy/operator.example.toml"),
+    include_str!("../deploy/vehicle-with-panel.example.toml"),
+];
 
 /// A number with a comma every three digits, as the documents write it.
 fn grouped(number: u32) -> String {
@@ -51,18 +56,22 @@ fn faults_that_safety_md_names_exist() {
 }
 
 #[test]
-fn the_readmes_configuration_is_part_of_the_example() {
+fn the_readmes_configuration_is_part_of_the_examples() {
     let bare = |line: &str| line.split('#').next().unwrap().trim_end().to_owned();
     // What is not used there stands behind "# ".
-    let offered = EXAMPLE.lines().map(|line| bare(line.strip_prefix("# ").unwrap_or(line)));
-    let example: Vec<String> = offered.collect();
+    let offered = |example: &str| -> Vec<String> {
+        example.lines().map(|line| bare(line.strip_prefix("# ").unwrap_or(line))).collect()
+    };
+    let examples = EXAMPLES.map(offered);
     let mut checked = 0;
     for block in README.split("```toml\n").skip(1) {
         let block = block.split("```").next().unwrap();
-        for line in block.lines().map(bare).filter(|line| !line.is_empty()) {
-            assert!(example.contains(&line), "not in the example: {line}");
-            checked += 1;
-        }
+        let lines: Vec<String> = block.lines().map(bare).filter(|line| !line.is_empty()).collect();
+        let missing = |example: &Vec<String>| lines.iter().find(|line| !example.contains(line)).cloned();
+        // A block is part of one example, not a line here and a line there.
+        let missing: Vec<String> = examples.iter().filter_map(missing).collect();
+        assert!(missing.len() < examples.len(), "in no example as a whole; each lacks one of {missing:?}");
+        checked += lines.len();
     }
     assert!(checked > 20, "only {checked} lines");
 }
