@@ -39,6 +39,7 @@ BO_ 256 KEYS: 8 Panel
  SG_ STEP : 25|1@1+ (5,0) [0|5] "" Desk
  SG_ GEAR : 32|4@1+ (2,10) [10|40] "" Desk
  SG_ PLAIN : 40|8@1+ (1,0) [0|255] "" Desk
+ SG_ TENTHS : 48|4@1+ (0.1,0) [0|1.5] "" Desk
 
 BO_ 257 LAMPS: 8 Desk
  SG_ VALUE : 0|16@1- (0.1,0) [-100|100] "" Panel
@@ -215,6 +216,7 @@ fn mistakes_in_user_data_are_named_with_key_reason_and_what_was_meant() {
         bad(LEVER, "{ source = \"can.KEYS.LEVER\", value = 1 }", "user_data.lever", "only one of", ""),
         bad(LEVER, "{ source = \"can.KEYS.LEVER\", kind = \"throttle\" }", "user_data.lever.kind", "unknown key", ""),
         bad(LEVER, "{ source = \"can.KEYS.LEVER\", slew_up_per_s = 5 }", "user_data.lever.slew_up_per_s", "unknown key", ""),
+        bad(LEVER, "{ source = \"can.KEYS.LEVER\", toggle = true }", "user_data.lever.toggle", "remembers no presses", ""),
         // Shape and rest.
         bad(LEVER, "{ source = \"can.KEYS.LEVER\", dead_zone = 0.1 }", "user_data.lever.dead_zone", "`range` makes it a lever", ""),
         bad(LEVER, "{ source = \"can.KEYS.LEVER\", range = [1, 0] }", "user_data.lever.range", "below the second", ""),
@@ -275,7 +277,7 @@ fn mistakes_in_a_dashboard_are_named_with_key_reason_and_what_was_meant() {
         bad(VALUE, "source = \"feedback.vehicle_data.pos\"", "send.LAMPS.signals.VALUE.source", "a position has two values", ""),
         bad(VALUE, "source = \"feedback.vehicle_data\"", "send.LAMPS.signals.VALUE.source", "is an object", ""),
         bad(VALUE, "source = \"feedback.last_remote_input\"", "send.LAMPS.signals.VALUE.source", "is an object", ""),
-        bad(VALUE, "source = \"feedback.last_remote_input.axes.left\"", "send.LAMPS.signals.VALUE.source", "no last_remote_input.axes.left", "feedback.last_remote_input.axes.left_x"),
+        bad(VALUE, "source = \"feedback.last_remote_input.axes.left_xx\"", "send.LAMPS.signals.VALUE.source", "no last_remote_input.axes.left_xx", "feedback.last_remote_input.axes.left_x"),
         bad(VALUE, "source = \"feedback.last_remote_input.buttons.x.y\"", "send.LAMPS.signals.VALUE.source", "nothing inside them", ""),
         bad(VALUE, "source = \"feedback.ack_time.low\"", "send.LAMPS.signals.VALUE.source", "nothing lies inside", ""),
         bad(VALUE, "source = \"feedback.\"", "send.LAMPS.signals.VALUE.source", "needs 1 to 10 keys", ""),
@@ -295,7 +297,7 @@ fn mistakes_in_a_dashboard_are_named_with_key_reason_and_what_was_meant() {
         bad(VALUE, "source = \"feedback.ack_time\"\nkind = \"other\"", "send.LAMPS.signals.VALUE.kind", "move a vehicle", ""),
         bad(VALUE, "source = \"feedback.ack_time\"\nslew_up_per_s = 5", "send.LAMPS.signals.VALUE.slew_up_per_s", "move a vehicle", ""),
         bad(VALUE, "source = \"feedback.ack_time\"\nstop = \"hold\"", "send.LAMPS.signals.VALUE.stop", "move a vehicle", ""),
-        bad(VALUE, "source = \"feedback.ack_time\"\ntoggle = true", "send.LAMPS.signals.VALUE.toggle", "remembers nothing", ""),
+        bad(VALUE, "source = \"feedback.ack_time\"\ntoggle = true", "send.LAMPS.signals.VALUE.toggle", "remembers no presses", ""),
         bad("[send.LAMPS]\n", "[send.LAMPS]\nenable = { signal = \"VALUE\" }\n", "send.LAMPS.enable", "a dashboard obeys nobody", ""),
         // As for vehicles.
         bad("[send.LAMPS]\n", "[send.LAMPS]\nperiod_ms = 4\n", "send.LAMPS.period_ms", "must be 5 to 50", ""),
@@ -402,6 +404,19 @@ fn what_a_file_says_is_what_the_plan_holds() {
     assert_eq!((away.safe, away.min, away.max), (60.0, 50.0, 200.0));
     assert_eq!((value.safe, value.kind, value.stop), (0.0, Kind::Other, StopProfile::Safe));
     assert_eq!(plan.receive[1].stale_after, Duration::from_millis(250));
+}
+
+#[test]
+fn a_selector_is_compared_with_the_very_number_that_it_reads() {
+    let from = "{ source = \"can.KEYS.GEAR\", vehicles = { low = \"loader-7\", \"12\" = \"dumper-2\" } }";
+    let text = changed(from, "{ source = \"can.KEYS.TENTHS\", vehicles = { \"0.3\" = \"loader-7\" } }");
+    let plan = good(&text).plan;
+    let ActiveVehicle::Panel { signal, vehicles } = &plan.active else { panic!("{:?}", plan.active) };
+    let codec = plan.receive[signal.receive].signals[signal.signal].codec;
+    let mut data = [0; 8];
+    codec.encode(&mut data, 0.3).unwrap();
+    assert_eq!(codec.decode(&data).unwrap(), vehicles[0].0);
+    assert_ne!(vehicles[0].0, 0.3, "the case shows nothing");
 }
 
 #[test]

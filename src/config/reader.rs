@@ -311,14 +311,18 @@ impl<'a> Table<'a> {
         found
     }
 
-    /// Reports the keys that belong to the other role, or that mean nothing here, each with its reason.
-    pub(super) fn refuse(&self, keys: &[(&'static str, &str)]) {
+    /// Reports the keys that belong to the other role, or that mean nothing here, each with its reason. Whether there
+    /// was one.
+    pub(super) fn refuse(&self, keys: &[(&'static str, &str)]) -> bool {
+        let mut found = false;
         for (key, reason) in keys {
             // Asking for a key offers it as a correction: only those that are there are asked for.
             if self.entries.iter().any(|e| e.key == *key) {
                 self.item(key).into_iter().for_each(|item| self.findings.at(item, *reason));
+                found = true;
             }
         }
+        found
     }
 
     /// Reports a key that must be there and is not; a dot leads into an inner table.

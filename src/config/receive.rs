@@ -77,8 +77,8 @@ impl<'a> Receives<'a> {
             Role::Operator => {
                 table.refuse(&[(
                     "required",
-                    "nothing trips at a desk: while a panel frame is stale its signals are sent as their rest values, \
-                     with panel_ok = false",
+                    "nothing trips at a desk: while a panel frame is stale the panel is sent as its rest values, with \
+                     panel_ok = false",
                 )]);
                 None
             }

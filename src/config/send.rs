@@ -103,10 +103,14 @@ fn frame<'a, M: Mapping<'a>>(table: &Table<'a>, buses: &'a Buses, mapping: &mut 
     let fd = buses.frame_format(table, fd_key, fd, message, bus);
     geometry(table, message);
 
-    if M::ROLE == Role::Operator {
-        table.refuse(&[("enable", "tells a vehicle to obey: a dashboard obeys nobody; map it as a signal")]);
-    }
-    let enable = protection::enable(table, message).filter(|_| M::ROLE == Role::Vehicle);
+    let enable = match M::ROLE {
+        Role::Vehicle => protection::enable(table, message),
+        Role::Operator => {
+            let why = "tells a vehicle to obey: a dashboard obeys nobody; map it as a signal";
+            table.refuse(&[("enable", why)]);
+            None
+        }
+    };
     let counter = protection::counter(table, message);
     let checksum = protection::checksum(table, message);
     let mut taken: Vec<&str> = Vec::new();

@@ -41,6 +41,9 @@ impl Described {
     }
 }
 
+/// Bytes of the longest payload.
+const FRAME_BYTES: usize = 64;
+
 /// The keys of this page, with what they need.
 const KEYS: [&str; 8] =
     ["shape", "range", "centre", "invert", "dead_zone", "expo", "output", "output_centre"];
@@ -148,10 +151,16 @@ fn within(item: &Item, table: &Table<'_>, signal: &Described, number: f64) -> Op
     Some(number)
 }
 
-/// The value that a key of the file stands for: a number as text, or a name of the DBC.
+/// The value that a key of the file stands for: a number as text, or a name of the DBC. It is the very number that the
+/// signal reads then, so that both can be compared: with a factor of 0.1, three steps are not 0.3.
 pub(super) fn keyed(item: &Item, findings: &Findings, signal: &Described) -> Option<f64> {
     let named = signal.names.iter().find(|(name, _)| *name == item.key).map(|(_, value)| *value);
-    let number = || item.key.parse().ok().filter(|number| signal.codec.carries(*number));
+    let number = || {
+        let number = item.key.parse().ok().filter(|number| signal.codec.carries(*number))?;
+        let mut data = [0; FRAME_BYTES];
+        signal.codec.encode(&mut data, number).ok()?;
+        signal.codec.decode(&data)
+    };
     if let Some(value) = named.or_else(number).filter(|value| (signal.low..=signal.high).contains(value)) {
         return Some(value);
     }

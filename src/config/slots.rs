@@ -36,7 +36,7 @@ const VALUES: [&str; 9] = [
 const OBJECTS: [&str; 2] = ["vehicle_data", "last_remote_input"];
 
 /// The keys of a vehicle's signal that a dashboard has not.
-const VEHICLE_KEYS: [(&str, &str); 11] = [
+const VEHICLE_KEYS: [(&str, &str); 10] = [
     ("kind", "is for signals that move a vehicle: a dashboard only shows"),
     ("safe", "is for signals that move a vehicle: what a dashboard shows without a value is `rest`"),
     ("stop", "is for signals that move a vehicle: without a value a dashboard shows `rest` at once"),
@@ -45,10 +45,13 @@ const VEHICLE_KEYS: [(&str, &str); 11] = [
     ("change", "is for signals that move a vehicle: a dashboard only shows"),
     ("feedback", "is for signals that move a vehicle: what is shown is `source = \"feedback.<path>\"`"),
     ("feedback_tolerance", "is for signals that move a vehicle: a dashboard only shows"),
-    ("toggle", "is for signals that move a vehicle: a dashboard remembers nothing"),
     ("select", "is for signals that move a vehicle: a dashboard remembers nothing"),
     ("form", "is for user_data: the values of a CAN signal are numbers, and names of the DBC are understood"),
 ];
+
+/// A key that `shape` knows: nothing is said about the shape of what has it.
+pub(super) const TOGGLE: [(&str, &str); 1] =
+    [("toggle", "is for signals that move a vehicle: a desk remembers no presses")];
 
 /// A source of a desk by its first word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,6 +248,10 @@ impl<'c, 'a> Dashboard<'c, 'a> {
                     shape::skip(table);
                     return None;
                 };
+                if table.refuse(&TOGGLE) {
+                    shape::skip(table);
+                    return None;
+                }
                 Some((source, shape::shape(table, about, Kind::Other, rest, source)?))
             }
             (None, Some(item)) => {

@@ -8,7 +8,7 @@ use super::reader::{self, Item, Table};
 use super::receive::Receives;
 use super::shape::{self, Described};
 use super::short::Short;
-use super::slots::{Origin, PANEL, origin};
+use super::slots::{Origin, PANEL, TOGGLE, origin};
 use super::{OPERATOR_MODULO, sources};
 use crate::limits::{OCP_BODY, USER_FIELDS};
 use crate::signals::plan::{Kind, ReceiveSignal, SignalRef};
@@ -242,6 +242,7 @@ fn panel(item: &Item, table: &Table<'_>, signal: SignalRef, read: &ReceiveSignal
         Some(item) => item.choice(findings, &Written::NAMES),
         None => Some(usual),
     };
+    let form = form.filter(|_| !table.refuse(&TOGGLE));
     let Some(form) = form else {
         skip(table);
         return None;

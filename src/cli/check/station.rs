@@ -32,7 +32,7 @@ pub(super) fn report(out: &mut String, config: &StationConfig) -> fmt::Result {
     writeln!(out, "gamepad    {gamepad}")?;
     buses(out, &plan.buses)?;
     for frame in &plan.receive {
-        receive(out, &plan.buses, frame, "then its signals are sent as rest and panel_ok is false")?;
+        receive(out, &plan.buses, frame, "then the panel is sent as rest, with panel_ok false")?;
     }
     user_data(out, plan)?;
     for frame in &plan.send {
