@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 
 use super::*;
-use crate::proto::ocp::control;
 use crate::proto::ocp::frame::Deframer;
 use crate::proto::ocp::{Axis, Button, ResponseWriter};
+use crate::proto::ocp::{control, player};
 use crate::time::Duration;
 
 /// Longest wait for anything in these tests; reached only when something is broken.
@@ -19,7 +19,11 @@ struct Client {
 
 impl Client {
     fn connect(sim: &OcpSimHandle) -> Self {
-        let stream = TcpStream::connect(sim.address()).unwrap();
+        Self::to(sim.address())
+    }
+
+    fn to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, deframer: Deframer::new() }
@@ -176,4 +180,157 @@ fn a_client_that_does_not_read_loses_whole_messages_only() {
             n > 2_000
         })
         .unwrap();
+}
+
+/// An operator's software at the Player: returns every vehicle's acks.
+struct Station {
+    stream: TcpStream,
+    deframer: Deframer,
+}
+
+impl Station {
+    fn connect(sim: &OcpSimHandle) -> Self {
+        let stream = TcpStream::connect(sim.player_address().unwrap()).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, deframer: Deframer::new() }
+    }
+
+    /// Answers feedback until one fits, or the connection ends.
+    fn until(
+        &mut self,
+        what: &str,
+        active: &str,
+        mut fits: impl FnMut(&player::Feedback) -> bool,
+    ) -> io::Result<()> {
+        let end = clock::now() + DEADLINE;
+        loop {
+            assert!(clock::now() < end, "never came: {what}");
+            while let Some(body) = self.deframer.poll_frame().unwrap() {
+                let feedback = player::decode_feedback(body).unwrap();
+                let data = |vehicle: &player::VehicleFeedback| player::ClientVehicle {
+                    user_data: serde_json::json!({ "site": "north" }),
+                    ocp_disable_gamepad: None,
+                    returned: Some((vehicle.ack_time, vehicle.ack_time_mac)),
+                };
+                let vehicles = feedback.vehicles.iter().map(|(name, vehicle)| (name.clone(), data(vehicle)));
+                let message = player::ClientMessage {
+                    active_vehicle: Some(active.to_owned()),
+                    vehicles: vehicles.collect(),
+                };
+                self.stream.write_all(&message.frame().unwrap())?;
+                if fits(&feedback) {
+                    return Ok(());
+                }
+            }
+            let n = self.stream.read(self.deframer.spare())?;
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.deframer.commit(n);
+        }
+    }
+}
+
+fn with_player(names: &[&str]) -> OcpSimHandle {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let live = LiveOptions { listen: vec![any; names.len()], player: Some(any), ..LiveOptions::default() };
+    let vehicles = names.iter().map(|name| (*name).to_owned()).collect();
+    OcpSimHandle::start(&live, Options { vehicles, ..Options::default() }).unwrap()
+}
+
+#[test]
+fn a_station_and_two_gateways_meet_in_the_simulator() {
+    let sim = with_player(&["loader", "dumper"]);
+    let addresses: Vec<_> = sim.vehicles().map(|(_, address)| address).collect();
+    assert_eq!(addresses.len(), 2);
+    let mut gateways = addresses.iter().map(|address| Client::to(*address));
+    let (mut loader, mut dumper) = (gateways.next().unwrap(), gateways.next().unwrap());
+    let mut station = Station::connect(&sim);
+    let (done_tx, done) = bounded::<()>(0);
+    std::thread::scope(|scope| {
+        let gateways = [&mut loader, &mut dumper];
+        for gateway in gateways {
+            let done = done.clone();
+            // A gateway that answers until the test is over.
+            scope.spawn(move || {
+                let is_over =
+                    || matches!(done.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected));
+                while !is_over() {
+                    gateway.until("a message", |_| true).unwrap();
+                }
+            });
+        }
+        let closed = |feedback: &player::Feedback, active: &str, other: &str| {
+            let [active, other] = [active, other].map(|name| &feedback.vehicles[name]);
+            active.sender_fault.is_empty()
+                && active.receiver_fault.is_empty()
+                && active.ack_time > 0
+                && other.ack_time > 0
+                && other.sender_fault == ["Vehicle Control Inactive"]
+        };
+        station.until("the first", "loader", |feedback| closed(feedback, "loader", "dumper")).unwrap();
+        station.until("the second", "dumper", |feedback| closed(feedback, "dumper", "loader")).unwrap();
+        drop(done_tx);
+    });
+    dumper.until("the gamepad", |m| m.controller.is_some()).unwrap();
+    loader
+        .until("the data", |m| {
+            let data = m.client_user_data.map(|raw| String::from_utf8_lossy(raw).into_owned());
+            m.controller.is_none() && data.is_some_and(|data| data.contains("north"))
+        })
+        .unwrap();
+    let seen = sim.overview();
+    assert_eq!(seen.player.lock.to_string(), "TCP");
+    assert!(seen.vehicles.iter().all(|(_, vehicle)| vehicle.bad_macs == 0 && vehicle.responses > 0));
+    sim.stop().unwrap();
+}
+
+#[test]
+fn the_players_port_closes_opens_and_restarts() {
+    let sim = with_player(&["loader"]);
+    let address = sim.player_address().unwrap();
+    let mut station = Station::connect(&sim);
+    station.until("feedback", "loader", |_| true).unwrap();
+    sim.say("player rst").unwrap();
+    let error = station.until("the end", "loader", |_| false).unwrap_err();
+    assert!([io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe].contains(&error.kind()), "{error:?}");
+    sim.say("player listen off").unwrap();
+    wait_for("refusal", || TcpStream::connect(address).is_err());
+    assert!(TcpStream::connect(sim.address()).is_ok(), "the vehicle's is another port");
+    sim.say("player listen on").unwrap();
+    wait_for("the port", || TcpStream::connect(address).is_ok());
+    sim.say("vehicle crane close").unwrap_err();
+    sim.say("vehicle loader close").unwrap();
+    sim.stop().unwrap();
+}
+
+#[test]
+fn a_gamepad_can_be_given_from_outside() {
+    let sim = OcpSimHandle::start(&LiveOptions::default(), Options::default()).unwrap();
+    let mut client = Client::connect(&sim);
+    let held = Controller { buttons: Button::B.mask(), ..Controller::NEUTRAL };
+    sim.set_controller(Some(held));
+    client.until("the gamepad", |m| m.controller == Some(held)).unwrap();
+    sim.set_controller(None);
+    client.until("no gamepad", |m| m.controller.is_none()).unwrap();
+}
+
+#[test]
+fn a_station_that_does_not_read_loses_whole_messages() {
+    let sim = with_player(&["loader"]);
+    let mut station = Station::connect(&sim);
+    sim.say("vehicle loader close").unwrap();
+    // Messages of 16 KiB fill the buffers soon.
+    sim.say("player inject largest x5000").unwrap();
+    wait_for("back pressure", || sim.events().try_iter().any(|(_, _, event)| event == Event::BackPressure));
+    // Whatever was lost, what comes is whole: `until` decodes every frame.
+    let mut n = 0;
+    station
+        .until("messages after the loss", "loader", |_| {
+            n += 1;
+            n > 300
+        })
+        .unwrap();
+    sim.stop().unwrap();
 }
