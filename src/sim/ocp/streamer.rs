@@ -245,7 +245,8 @@ impl Streamer {
         if self.connection.is_down(now) {
             return;
         }
-        if let Some((ack, mac)) = sent.returned {
+        // Zeros are what clients return before they have seen a pair; they are no forgery.
+        if let Some((ack, mac)) = sent.returned.filter(|pair| *pair != (0, 0)) {
             if inject::mac(self.key, ack) == mac {
                 self.returned = Some(ack);
                 self.returned_at = Some(now);

@@ -71,6 +71,7 @@ fn what_a_client_says_reaches_the_vehicle_and_its_acks_close_the_loop() {
     assert!(!rig.got(0).fault && rig.got(0).latency_ms > 80.0, "{}", rig.got(0).latency_ms);
     assert_eq!(lock(&rig), SourceLock::Held(Source::Tcp));
     assert!(rig.events.contains(&(Endpoint::Player, Event::SourceLocked(Source::Tcp))));
+    assert_eq!(rig.pipeline.snapshot().bad_macs, 0, "nor is the zero before the first picture a wrong one");
 }
 
 #[test]
