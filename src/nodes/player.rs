@@ -36,7 +36,7 @@ const BLOCKED: Duration = Duration::from_secs(2);
 /// A loop that stays open for this long although acks go back: our data are not taken.
 const UNCLOSED: Duration = Duration::from_secs(3);
 
-/// Vehicles kept; a Player connects to a few.
+/// Vehicles of one message, and vehicles kept; a Player connects to a few.
 const VEHICLES: usize = 64;
 
 /// Why a connection is given up. Consequence: it is closed and made anew, with growing delays.
@@ -111,6 +111,8 @@ pub struct PlayerNode {
     vehicles: BTreeMap<String, Seen>,
     /// The vehicles of the newest message on this connection.
     connected: Vec<String>,
+    /// Vehicles of that message whose part cannot be used: they are connected all the same.
+    unread: usize,
     feedback_at: Option<Instant>,
     is_linked: bool,
     /// This connection has brought feedback.
@@ -143,6 +145,7 @@ impl PlayerNode {
             deframer: Deframer::new(),
             vehicles: BTreeMap::new(),
             connected: Vec::new(),
+            unread: 0,
             feedback_at: None,
             is_linked: false,
             is_known: false,
@@ -171,6 +174,7 @@ impl PlayerNode {
     pub fn handle_disconnected(&mut self) {
         self.deframer.clear();
         self.connected.clear();
+        self.unread = 0;
         self.is_linked = false;
         self.is_known = false;
         self.partial_since = None;
@@ -211,6 +215,12 @@ impl PlayerNode {
     #[must_use]
     pub fn connected(&self) -> &[String] {
         &self.connected
+    }
+
+    /// How many more vehicles that message has, of which nothing can be read.
+    #[must_use]
+    pub const fn unread(&self) -> usize {
+        self.unread
     }
 
     /// The ack pair to return for a vehicle; `None` where it is not in the newest message of this connection.
@@ -262,7 +272,8 @@ impl PlayerNode {
         self.counters.feedback += 1;
         self.feedback_at = Some(now);
         self.is_known = true;
-        self.connected = feedback.vehicles.keys().cloned().collect();
+        self.unread = feedback.unusable.len() + feedback.vehicles.len().saturating_sub(VEHICLES);
+        self.connected = feedback.vehicles.keys().take(VEHICLES).cloned().collect();
         self.is_wanted = true;
         let is_open = feedback
             .vehicles
@@ -271,11 +282,13 @@ impl PlayerNode {
         // Only while our acks go out: before the first there is nothing that could have closed it.
         self.open_since =
             if is_open && self.sent_at.is_some() { self.open_since.or(Some(now)) } else { None };
-        for (name, feedback) in feedback.vehicles {
-            // A server that invents a name with each message must not fill the memory.
-            if self.vehicles.len() < VEHICLES || self.vehicles.contains_key(&name) {
-                self.vehicles.insert(name, Seen { at: now, feedback });
-            }
+        for (name, feedback) in feedback.vehicles.into_iter().take(VEHICLES) {
+            self.vehicles.insert(name, Seen { at: now, feedback });
+        }
+        // A server that invents a name with each message must not fill the memory: the longest unheard of is forgotten.
+        while self.vehicles.len() > VEHICLES {
+            let oldest = self.vehicles.iter().min_by_key(|(_, seen)| seen.at).map(|(name, _)| name.clone());
+            oldest.and_then(|name| self.vehicles.remove(&name));
         }
         for (name, error) in feedback.unusable {
             self.counters.unusable += 1;

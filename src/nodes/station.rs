@@ -165,10 +165,11 @@ impl StationNode {
                     player.vehicles().get(*name).is_some_and(|seen| seen.feedback.is_monitor != Some(true))
                 };
                 let mut driven = player.connected().iter().filter(is_driven);
-                match (driven.next(), driven.next()) {
-                    (None, _) => Choice::Nobody,
-                    (Some(name), None) => Choice::Vehicle(name.clone()),
-                    (Some(_), Some(_)) => Choice::Several,
+                match (driven.next(), driven.next(), player.unread()) {
+                    // One of which nothing can be read may be the one that is meant.
+                    (Some(_), Some(_), _) | (_, _, 1..) => Choice::Several,
+                    (None, ..) => Choice::Nobody,
+                    (Some(name), None, 0) => Choice::Vehicle(name.clone()),
                 }
             }
         }

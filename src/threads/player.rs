@@ -18,11 +18,18 @@ use crate::topology::station::StationNews;
 /// Reasons kept per connection, so that a server that invents them fills neither the memory nor the log.
 const REASONS: usize = 16;
 
+/// Reads of one turn: a server that floods must not keep us from sending.
+const READS: usize = 8;
+
+/// A session that ends before this has not worked: its server is called again with growing delays, and that it came and
+/// went is told once.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// What was told, so that it is told once.
 #[derive(Debug, Default)]
 struct Told {
     unreachable: Option<LinkError>,
-    /// The last connection brought no feedback.
+    /// The last connection brought no feedback, or ended at once.
     useless: bool,
     reasons: Vec<String>,
     locked_out: bool,
@@ -37,6 +44,7 @@ pub struct PlayerLine {
     connector: Connector,
     link: Option<TcpLink>,
     connections: u64,
+    connected_at: Instant,
     /// Feedback before this connection.
     feedback_before: u64,
     told: Told,
@@ -59,6 +67,7 @@ impl PlayerLine {
             connector: Connector::new(host, port, seed),
             link: None,
             connections: 0,
+            connected_at: Instant::ZERO,
             feedback_before: 0,
             told: Told::default(),
         }
@@ -93,7 +102,8 @@ impl PlayerLine {
                 }
             }
             Progress::Connected(link) => {
-                self.node.handle_connected(clock::now());
+                self.connected_at = clock::now();
+                self.node.handle_connected(self.connected_at);
                 self.feedback_before = self.node.counters().feedback;
                 self.link = Some(link);
                 self.connections += 1;
@@ -120,11 +130,12 @@ impl PlayerLine {
             Err(news) => {
                 drop(link);
                 self.node.handle_disconnected();
-                let worked = self.node.counters().feedback > self.feedback_before;
+                let has_spoken = self.node.counters().feedback > self.feedback_before;
+                let worked = has_spoken && now.since(self.connected_at) >= SETTLED;
                 // Told once per kind here too: a stranger on the port is met every few seconds.
                 if worked || !self.told.useless {
                     let is_refused = matches!(news, StationNews::Lost(LinkError::Closed | LinkError::Reset));
-                    tell(if is_refused && !worked { StationNews::TurnedAway } else { news });
+                    tell(if is_refused && !has_spoken { StationNews::TurnedAway } else { news });
                 }
                 self.told.useless = !worked;
                 self.told.locked_out = false;
@@ -140,11 +151,15 @@ impl PlayerLine {
         message: &mut dyn FnMut(&PlayerNode) -> Option<ClientMessage>,
         tell: &mut dyn FnMut(StationNews),
     ) -> Result<(), StationNews> {
-        loop {
+        for _ in 0..READS {
             let read = link.try_read(self.node.spare()).map_err(StationNews::Lost)?;
             let Read::Bytes(n) = read else { break };
             self.node.commit(n);
             self.take_events(now, tell)?;
+        }
+        let is_settled = now.since(self.connected_at) >= SETTLED && self.node.due().is_some();
+        if is_settled && std::mem::replace(&mut self.told.useless, false) {
+            tell(StationNews::Connected);
         }
         if let Some(why) = self.node.handle_timeout(now) {
             return Err(StationNews::GaveUp(why));
@@ -169,12 +184,7 @@ impl PlayerLine {
     fn take_events(&mut self, now: Instant, tell: &mut dyn FnMut(StationNews)) -> Result<(), StationNews> {
         while let Some(event) = self.node.poll_event(now) {
             let news = match event {
-                PlayerEvent::Feedback => {
-                    if std::mem::replace(&mut self.told.useless, false) {
-                        tell(StationNews::Connected);
-                    }
-                    continue;
-                }
+                PlayerEvent::Feedback => continue,
                 PlayerEvent::Invalid(error) => StationNews::Invalid(error),
                 PlayerEvent::Empty => StationNews::Empty,
                 PlayerEvent::Unusable(name, error) => StationNews::Unusable(name, error),

@@ -34,6 +34,10 @@ const REOPEN: Duration = Duration::from_millis(100);
 /// The last message, that nothing is commanded any more, may take this long to leave.
 const GOODBYE: Duration = Duration::from_millis(100);
 
+/// A frame is no older than the last time its socket was seen empty. Up to this, three periods of the shortest timeout there is, it
+/// counts as new; beyond, the thread was paused, and the frame is taken to be as old as the pause.
+const GAP: Duration = Duration::from_millis(30);
+
 /// Receive buffer on a bus, as the kernel counts it: as the vehicle's reading socket.
 const RCVBUF: usize = 400_000;
 
@@ -84,6 +88,7 @@ impl Station {
                 next_at: Instant::ZERO,
                 told: None,
                 lost: 0,
+                empty_at: Instant::ZERO,
             });
         }
         let mut node = StationNode::new(options.plan, options.times);
@@ -127,6 +132,8 @@ struct Bus {
     told: Option<OpenCause>,
     /// The kernel's overflow count as last read.
     lost: u32,
+    /// When the socket was last seen empty.
+    empty_at: Instant,
 }
 
 /// What was told, so that it is told once.
@@ -185,7 +192,7 @@ impl Ends {
             };
             match Port::open(&bus.address, &options) {
                 Ok(port) => {
-                    (bus.port, bus.told, bus.lost) = (Some(port), None, 0);
+                    (bus.port, bus.told, bus.lost, bus.empty_at) = (Some(port), None, 0, now);
                     self.news.offer(StationNews::Bus { bus: index, what: "open" });
                 }
                 Err(error) => {
@@ -215,11 +222,15 @@ impl Ends {
             match port.recv_many(batch) {
                 Ok(()) => {
                     let now = clock::now();
+                    let at = if now.since(bus.empty_at) <= GAP { now } else { bus.empty_at };
+                    if !batch.is_full() {
+                        bus.empty_at = now;
+                    }
                     let lost = batch.dropped_total().wrapping_sub(bus.lost);
                     bus.lost = batch.dropped_total();
                     self.shared.add(StationCounter::Overflow, lost.into());
                     for frame in batch.frames() {
-                        match self.node.handle_frame(now, index, frame) {
+                        match self.node.handle_frame(at, index, frame) {
                             FeedbackVerdict::Accepted(_) => {
                                 self.shared.add(StationCounter::PanelFrames, 1);
                                 self.line.node.want();

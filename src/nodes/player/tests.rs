@@ -186,4 +186,11 @@ fn names_without_end_do_not_fill_the_memory() {
         take(&mut node, at(n), &message(&json!({ format!("v{n}"): entry(1, 2, &[]) })));
     }
     assert_eq!(node.vehicles().len(), VEHICLES);
+    // The newest is known, whoever came before.
+    assert_eq!((node.connected(), node.ack("v999")), (&["v999".to_owned()][..], Some((1, 2))));
+    // More at once than anybody drives: the rest is known to be there.
+    let many: serde_json::Map<String, Value> =
+        (0..70).map(|n| (format!("w{n:02}"), entry(1, 2, &[]))).collect();
+    take(&mut node, at(2_000), &message(&Value::Object(many)));
+    assert_eq!((node.connected().len(), node.unread(), node.vehicles().len()), (VEHICLES, 6, VEHICLES));
 }

@@ -234,6 +234,11 @@ fn who_is_chosen() {
         (Choice::Several, Value::Null)
     );
     assert_eq!(choice(ActiveVehicle::Named("z".to_owned()), &[("a", json!({}))]).1, "z");
+    let broken = json!({ "ack_time": "none" });
+    assert_eq!(
+        choice(ActiveVehicle::Only, &[("a", json!({})), ("b", broken)]),
+        (Choice::Several, Value::Null)
+    );
     let mut desk = Desk::new(ActiveVehicle::Named("z".to_owned()));
     desk.node.choose(Some("a".to_owned()));
     desk.feedback(at(1), &[("a", json!({}))]);
