@@ -28,13 +28,14 @@ const UPLINK_MS: f64 = 40.0;
 const DOWNLINK_MS: f64 = 60.0;
 const VIDEO_MS: f64 = 150.0;
 
-/// The simulated Player sends control this often (`operator_period_ms`).
-const CONTROL_MS: f64 = 20.0;
+/// The simulated Player sends control this often: in step with none of the loop's other rhythms of 10, 17 and 33 ms, or
+/// the loop would take one of few values, by where in each other's period they happen to be.
+const CONTROL_MS: f64 = 13.0;
 
 /// How near two medians of the same loop are: it is looked at every 10 to 33 ms.
 const NEAR_MS: f64 = 25.0;
 
-/// Messages to the vehicle over which is compared: two seconds.
+/// Messages to the vehicle over which is compared: three seconds.
 const WINDOW: u64 = 150;
 
 /// Beyond what a 64-bit float can hold, so that a client that reads the pair as one would be found out.
@@ -132,7 +133,8 @@ fn pair(profile: &str, vehicle_name: &str, player_name: &str) {
     let folder = Folder::new(&format!("clients-{profile}-{vehicle_name}-{player_name}"));
     let delays = [("uplink", UPLINK_MS), ("downlink", DOWNLINK_MS), ("video", VIDEO_MS)]
         .map(|(what, ms)| format!("{what}_delay_ms={ms}"));
-    let mut options = vec!["--profile", profile, "--set", ACK_OFFSET];
+    let control = format!("operator_period_ms={CONTROL_MS}");
+    let mut options = vec!["--profile", profile, "--set", ACK_OFFSET, "--set", &control];
     for delay in &delays {
         options.extend(["--set", delay.as_str()]);
     }
@@ -201,7 +203,7 @@ fn compare(case: &str, profile: &str, ocp: &mut Ocp, vehicle: &Client, player: &
     let mut reported = Vec::new();
     let mut last_sent = before["sent"].clone();
     let end = before["sent"].as_u64().unwrap() + WINDOW;
-    let status = ocp.until("two seconds of messages", |status| {
+    let status = ocp.until("three seconds of messages", |status| {
         // Once for each message, as the vehicle sees it.
         if status["sent"] != last_sent {
             last_sent = status["sent"].clone();
