@@ -347,6 +347,8 @@ class Chain:
 
     def stays_safe(self, start_ns, turns=25):
         """The lever is still pulled: whatever comes, nothing moves."""
+        # The answer that tells the end of ARMED may come after the first safe frame.
+        self.until(lambda: self.state != "ARMED", 2, "end of ARMED in user_data")
         for _ in range(turns):
             self.turn()
             if self.state == "ARMED":
