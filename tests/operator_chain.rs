@@ -274,7 +274,7 @@ impl Chain {
     }
 
     fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
-        let end = clock::now() + Duration::from(PATIENCE);
+        let end = clock::now() + PATIENCE;
         loop {
             self.look();
             if done(self) {
@@ -294,7 +294,7 @@ impl Chain {
 
     /// The whole procedure, then the lever until the throttle is on the bus.
     fn drive(&mut self) {
-        let end = clock::now() + Duration::from(PATIENCE);
+        let end = clock::now() + PATIENCE;
         loop {
             assert!(clock::now() < end, "the host does not let it arm; {}", self.gateway.output());
             if self.state() == "ARMED" && self.pull_until_it_drives() {
