@@ -451,6 +451,8 @@ def uplink_cut(chain):
 def streamer_gone(chain):
     """Counted from before the gateway's connection is closed."""
     before_ns = chain.to_vehicle.cut()
+    # Nobody hears the gateway until it is mended.
+    chain.state = None
     return lambda: before_ns
 
 
