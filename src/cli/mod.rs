@@ -11,6 +11,7 @@ mod player;
 mod run;
 mod safe_stop;
 pub mod sim_ocp;
+mod sim_panel;
 pub mod sim_vehicle;
 mod station;
 mod tcpcan;
@@ -77,6 +78,7 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum Sim {
     Ocp(sim_ocp::Args),
+    Panel(sim_panel::Args),
     Vehicle(sim_vehicle::Args),
 }
 
@@ -98,6 +100,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
             Command::Player(args) => player::run(&args),
             Command::Tcpcan(args) => tcpcan::run(&args),
             Command::Sim(Sim::Ocp(args)) => sim_ocp::run(&args),
+            Command::Sim(Sim::Panel(args)) => sim_panel::run(&args),
             Command::Sim(Sim::Vehicle(args)) => sim_vehicle::run(&args),
             Command::SafeStop(args) => safe_stop::run(&args),
             Command::Topology(args) => topology::run(&args),

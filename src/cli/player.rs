@@ -38,7 +38,7 @@ pub struct Args {
     connect: String,
 
     /// The vehicle that gets the gamepad and the user data; needed where several are connected
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     vehicle: Option<String>,
 
     /// User data for that vehicle, any JSON
@@ -57,7 +57,7 @@ pub struct Args {
     #[arg(long)]
     stdin: bool,
 
-    /// One JSON object a line, for each feedback message
+    /// One JSON object a line, for each feedback message; the newest where several come at once
     #[arg(long)]
     json: bool,
 
@@ -156,14 +156,18 @@ pub(super) fn run(args: &Args) -> u8 {
         let is_new = feedback != seen;
         seen = feedback;
         let is_shown = if args.json { is_new.then(|| player.json(now)) } else { player.text(now) };
-        let Some(text) = is_shown else { continue };
-        if let Err(error) = io::stdout().lock().write_all(text.as_bytes()) {
+        if let Some(text) = is_shown
+            && let Err(error) = io::stdout().lock().write_all(text.as_bytes())
+        {
             // A reader that has seen enough is no error.
             return if error.kind() == io::ErrorKind::BrokenPipe { exit::OK } else { exit::IO };
         }
         if args.count.is_some_and(|count| feedback >= count) {
             break;
         }
+    }
+    if !args.listen {
+        player.goodbye();
     }
     exit::OK
 }
@@ -177,7 +181,7 @@ fn host_and_port(text: &str) -> Option<(String, u16)> {
 }
 
 /// Lines of standard input, from a thread of its own: it may wait for ever.
-fn keyboard() -> crossbeam_channel::Receiver<String> {
+pub(super) fn keyboard() -> crossbeam_channel::Receiver<String> {
     let (to, lines) = crossbeam_channel::bounded(16);
     std::thread::spawn(move || {
         for line in io::stdin().lock().lines() {
@@ -229,6 +233,20 @@ impl Player {
         if choice != self.choice_told && self.line.node.feedback_at().is_some() {
             self.say(&choice);
             self.choice_told = choice;
+        }
+    }
+
+    /// The last message takes the user data back: OCP repeats what it had last.
+    fn goodbye(&mut self) {
+        let now = clock::now();
+        self.wish.user_data = Value::Null;
+        let mut message = self.wish.station.message(now, &self.line.node);
+        for vehicle in message.vehicles.values_mut() {
+            vehicle.user_data = Value::Null;
+        }
+        if self.line.node.due().is_some() && self.line.node.send(now, &message).is_ok() {
+            // What the kernel does not take now is not worth waiting for.
+            let _ = self.line.flush();
         }
     }
 

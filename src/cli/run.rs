@@ -17,7 +17,7 @@ use signal_hook::iterator::Signals;
 use super::safe_stop::last_counters;
 use super::tcpcan::Told;
 use super::{DEFAULT_CONFIG, VERSION, complain, exit};
-use crate::config::{Config, Loaded, RealTime};
+use crate::config::{Config, Loaded, RealTime, budget};
 use crate::io::canbus::OpenError;
 use crate::io::journal::Journal;
 use crate::io::runtime::{BusLock, LastCounters, RuntimeDirectory};
@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long)]
     listen: bool,
     /// At the operator's desk: the vehicle that gets gamepad and panel, in place of the configuration's.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     vehicle: Option<String>,
 }
 
@@ -79,6 +79,12 @@ pub(super) fn run(args: &Args) -> u8 {
         }
     };
     start(&config.digest, &config.warnings);
+    if config.plan.operator_counter.is_some() {
+        let bound = millis_f64(budget::loss_with_counter(&config.settings));
+        log.line(format_args!(
+            "an operator who is lost ends in safe frames within {bound} ms after the last count"
+        ));
+    }
     let mut main = match Main::prepare(config, log) {
         Ok(main) => main,
         Err(code) => return code,

@@ -79,6 +79,14 @@ fn actuator(findings: &Findings, plan: &Plan, signal: &SignalPlan, place: &str) 
     if signal.kind == Kind::Throttle && signal.slew_up.is_none() && signal.source != Source::Constant(0.0) {
         findings.warn(place, "no slew_up_per_s: full throttle within one frame");
     }
+    let is_panel = matches!(signal.source, Source::User(_)) && signal.kind == Kind::Throttle;
+    if is_panel && plan.require.is_empty() && plan.dead_man.is_none() {
+        findings.warn(
+            place,
+            "driven by the user data without [arm] require or dead_man: a panel that is lost and comes back with its lever \
+             pulled may drive on; at an ocpcan desk, require = \"user.panel_ok\"",
+        );
+    }
     let used = std::iter::once(signal.source).chain(signal.select.iter().map(|(s, _)| *s));
     for source in used {
         if Some(source) == plan.arm {

@@ -16,6 +16,11 @@ use crate::signals::source::{Reading, Readings, Source, UserValue};
 use crate::signals::station::{ActiveVehicle, Form, Own, SinkValue, Slot, StationPlan};
 use crate::time::{Duration, Instant, millis_f64};
 
+/// After its start, after each loss and after each change of the vehicle, the panel counts as gone for this long although its frames are there: the vehicle must
+/// see `panel_ok` false, or a desk that was started again with a lever pulled would go on driving. OCP takes one message of
+/// two and the radio loses some; 300 ms are 15 of OCP's own repeats, and longer than the vehicle waits for the counter.
+pub const PANEL_SETTLE: Duration = Duration::from_millis(300);
+
 /// How old what is shown may be.
 #[derive(Debug, Clone, Copy)]
 pub struct StationTimes {
@@ -59,6 +64,8 @@ pub struct StationNode {
     /// The vehicle that got the panel last: it must hear that the panel is gone.
     last_chosen: Option<String>,
     is_released: bool,
+    /// Since when every panel frame has been fresh without a gap.
+    fresh_since: Option<Instant>,
     counter: u64,
     pace: Vec<Pace>,
     readings: Readings,
@@ -85,6 +92,7 @@ impl StationNode {
             choice: Choice::default(),
             last_chosen: None,
             is_released: false,
+            fresh_since: None,
             counter: 0,
             readings: Readings::default(),
         }
@@ -103,19 +111,34 @@ impl StationNode {
 
     /// Takes a frame of a bus; whether it is a panel frame that is believed.
     pub fn handle_frame(&mut self, at: Instant, bus: usize, frame: &Frame) -> FeedbackVerdict {
-        self.panel.handle_frame(at, bus, frame)
+        // A gap that this frame ends must be noticed although the frame is there now.
+        self.look(at);
+        let verdict = self.panel.handle_frame(at, bus, frame);
+        self.look(at);
+        verdict
     }
 
-    /// Whether every frame of the panel is fresh. Without a panel there is nothing that could be missing.
+    /// Notes since when the panel is whole.
+    fn look(&mut self, now: Instant) {
+        self.fresh_since = if self.is_fresh(now) { self.fresh_since.or(Some(now)) } else { None };
+    }
+
+    /// Whether what the panel says may be used: every frame is fresh, and has been for [`PANEL_SETTLE`]. Without a panel there
+    /// is nothing that could be missing.
     #[must_use]
     pub fn panel_ok(&self, now: Instant) -> bool {
+        let is_settled = self.fresh_since.is_some_and(|since| now.since(since) >= PANEL_SETTLE);
+        self.is_fresh(now) && (is_settled || self.plan.receive.is_empty())
+    }
+
+    fn is_fresh(&self, now: Instant) -> bool {
         self.plan.receive.iter().enumerate().all(|(index, frame)| {
             !self.panel.failed(index)
                 && self.panel.age(now, index).is_some_and(|age| age <= frame.stale_after)
         })
     }
 
-    /// The name of the first panel frame that is not fresh.
+    /// The name of the first panel frame that is not fresh; none either while the panel settles.
     #[must_use]
     pub fn missing_panel(&self, now: Instant) -> Option<&str> {
         let frames = self.plan.receive.iter().enumerate();
@@ -177,7 +200,13 @@ impl StationNode {
 
     /// The next message: every vehicle's acks, and the panel for the one that is chosen.
     pub fn message(&mut self, now: Instant, player: &PlayerNode) -> ClientMessage {
-        self.choice = self.chosen(now, player);
+        self.look(now);
+        let choice = self.chosen(now, player);
+        if choice != self.choice {
+            // Whoever is chosen now, or again, must see that the panel was not there for it.
+            self.fresh_since = self.fresh_since.map(|_| now);
+            self.choice = choice;
+        }
         let active_vehicle = match &self.choice {
             Choice::Vehicle(name) => {
                 self.last_chosen = Some(name.clone());
@@ -188,8 +217,14 @@ impl StationNode {
         };
         let is_chosen = active_vehicle.is_some();
         let mut message = ClientMessage { active_vehicle, ..ClientMessage::default() };
+        // OCP gives its gamepad to the only vehicle there is even where none is chosen.
+        let gamepad = if self.choice == Choice::NotSelected { Some(true) } else { self.plan.disable_gamepad };
         for name in player.connected() {
-            let vehicle = ClientVehicle { returned: player.ack(name), ..ClientVehicle::default() };
+            let vehicle = ClientVehicle {
+                returned: player.ack(name),
+                ocp_disable_gamepad: gamepad,
+                ..ClientVehicle::default()
+            };
             message.vehicles.insert(name.clone(), vehicle);
         }
         if let Some(name) = &self.last_chosen
@@ -198,7 +233,7 @@ impl StationNode {
             let user_data = self.user_data(now, is_chosen);
             let vehicle = message.vehicles.entry(name.clone()).or_default();
             vehicle.user_data = user_data;
-            vehicle.ocp_disable_gamepad = self.plan.disable_gamepad;
+            vehicle.ocp_disable_gamepad = gamepad;
         }
         self.counter = self.counter.wrapping_add(1);
         message
@@ -316,6 +351,7 @@ impl StationNode {
                 continue;
             }
             let (bus, period) = (send.bus, send.period);
+            self.look(now);
             self.read_slots(now, player);
             let (Some(send), Some(values)) = (self.plan.send.get(at), self.values.get_mut(at)) else {
                 continue;

@@ -147,6 +147,15 @@ impl Desk {
         Self { node: StationNode::new(plan(active), TIMES), player }
     }
 
+    /// The same, with a panel that was there long enough, its controls at rest.
+    fn settled(active: ActiveVehicle) -> Self {
+        let mut desk = Self::new(active);
+        for ms in (0..=1_000).step_by(50) {
+            desk.panel(Instant::from_millis(9_000 + ms), [0, 0, 0]);
+        }
+        desk
+    }
+
     fn panel(&mut self, now: Instant, bytes: [u8; 3]) {
         self.node.handle_frame(now, 0, &Frame::data(id(PANEL), &bytes).unwrap());
     }
@@ -181,19 +190,22 @@ impl Desk {
 
 #[test]
 fn the_panel_goes_to_the_chosen_vehicle_alone_and_acks_to_all() {
-    let mut desk = Desk::new(ActiveVehicle::Named("a".to_owned()));
-    desk.panel(at(1), [100, 0, 1]);
-    desk.feedback(at(2), &[("a", json!({})), ("b", json!({ "ack_time": u64::MAX }))]);
+    let mut desk = Desk::settled(ActiveVehicle::Named("a".to_owned()));
+    desk.message(at(0));
+    for ms in (1..=351).step_by(50) {
+        desk.panel(at(ms), [100, 0, 1]);
+    }
+    desk.feedback(at(352), &[("a", json!({})), ("b", json!({ "ack_time": u64::MAX }))]);
     let data = json!({
-        "counter": 0, "panel_ok": true, "arm": { "lever": 0.5, "mode": "CRAB" }, "site": "north",
+        "counter": 1, "panel_ok": true, "arm": { "lever": 0.5, "mode": "CRAB" }, "site": "north",
     });
     let expected = json!({ "active_vehicle": "a", "client_user_data": {
         "a": { "user_data": data, "ocp_disable_gamepad": true, "ack_time_returned": 41, "ack_time_mac_returned": 42 },
-        "b": { "user_data": null, "ack_time_returned": u64::MAX, "ack_time_mac_returned": 42 },
+        "b": { "user_data": null, "ocp_disable_gamepad": true, "ack_time_returned": u64::MAX, "ack_time_mac_returned": 42 },
     } });
-    assert_eq!(desk.message(at(3)), expected);
-    for n in 1..130 {
-        let message = desk.message(at(3));
+    assert_eq!(desk.message(at(353)), expected);
+    for n in 2..130 {
+        let message = desk.message(at(353));
         assert_eq!(message["client_user_data"]["a"]["user_data"]["counter"], n % 64);
     }
 }
@@ -205,15 +217,32 @@ fn a_stale_panel_is_sent_at_rest_with_panel_ok_false_and_never_as_it_was() {
     let data = |desk: &mut Desk, ms| desk.message(at(ms))["client_user_data"]["a"]["user_data"].clone();
     let before = data(&mut desk, 0);
     assert_eq!((&before["panel_ok"], &before["arm"]["lever"]), (&json!(false), &json!(0.0)), "it never came");
-    desk.panel(at(10), [200, 0, 1]);
-    let fresh = data(&mut desk, 110);
+    // It comes with its lever pulled: the vehicle must see `false` for a while, whatever comes then.
+    for ms in (10..=310).step_by(50) {
+        desk.panel(at(ms), [200, 0, 1]);
+    }
+    let early = data(&mut desk, 309);
+    assert_eq!((&early["panel_ok"], &early["arm"]["lever"]), (&json!(false), &json!(0.0)), "it settles");
+    let fresh = data(&mut desk, 410);
     assert_eq!((&fresh["panel_ok"], &fresh["arm"]["lever"]), (&json!(true), &json!(1.0)));
-    let stale = data(&mut desk, 111);
+    let stale = data(&mut desk, 411);
     assert_eq!((&stale["panel_ok"], &stale["arm"]), (&json!(false), &json!({ "lever": 0.0, "mode": "OFF" })));
-    assert_eq!(desk.node.missing_panel(at(111)), Some("PANEL"));
+    assert_eq!(desk.node.missing_panel(at(411)), Some("PANEL"));
+    // It comes back, and its first frames are not believed at once either, although no message fell into the gap.
+    for ms in (420..=1_000).step_by(50) {
+        desk.panel(at(ms), [200, 0, 1]);
+    }
+    assert_eq!(data(&mut desk, 1_001)["panel_ok"], true);
+    for ms in (1_200..=1_400).step_by(50) {
+        desk.panel(at(ms), [200, 0, 1]);
+    }
+    assert_eq!(data(&mut desk, 1_401)["arm"]["lever"], 0.0);
     // A value without a name is no value.
-    desk.panel(at(120), [200, 0, 7]);
-    assert_eq!(data(&mut desk, 121)["arm"]["mode"], "OFF");
+    for ms in (1_450..=1_800).step_by(50) {
+        desk.panel(at(ms), [200, 0, 7]);
+    }
+    let data = data(&mut desk, 1_801);
+    assert_eq!((&data["arm"]["lever"], &data["arm"]["mode"]), (&json!(1.0), &json!("OFF")));
 }
 
 #[test]
@@ -248,40 +277,65 @@ fn who_is_chosen() {
 #[test]
 fn the_selector_of_the_panel_moves_the_command_and_leaves_nothing_behind() {
     let vehicles = vec![(1.0, "a".to_owned()), (2.0, "b".to_owned())];
-    let mut desk = Desk::new(ActiveVehicle::Panel { signal: panel(1), vehicles });
-    desk.feedback(at(0), &[("a", json!({})), ("b", json!({}))]);
-    desk.panel(at(1), [200, 1, 0]);
-    let message = desk.message(at(2));
-    assert_eq!(message["active_vehicle"], "a");
-    assert_eq!(message["client_user_data"]["a"]["user_data"]["arm"]["lever"], 1.0);
-    desk.panel(at(3), [200, 2, 0]);
-    let message = desk.message(at(4));
-    assert_eq!(message["active_vehicle"], "b");
-    assert_eq!(message["client_user_data"]["a"]["user_data"], Value::Null, "a gets nothing any more");
-    assert_eq!(message["client_user_data"]["b"]["user_data"]["arm"]["lever"], 1.0);
+    let mut desk = Desk::settled(ActiveVehicle::Panel { signal: panel(1), vehicles });
+    let mut now = 0;
+    // The selector stands like this for a while, the lever pulled; the first and the last message of that time.
+    let mut select = |desk: &mut Desk, vehicle: u8| {
+        let mut messages = Vec::new();
+        for _ in 0..14 {
+            now += 25;
+            desk.feedback(at(now), &[("a", json!({})), ("b", json!({}))]);
+            desk.panel(at(now), [200, vehicle, 0]);
+            messages.push(desk.message(at(now)));
+        }
+        (messages.swap_remove(0), messages.pop().unwrap())
+    };
+    let data = |message: &Value, vehicle: &str| {
+        let data = &message["client_user_data"][vehicle]["user_data"];
+        (data["panel_ok"].clone(), data["arm"]["lever"].clone())
+    };
+    let (rest, pulled, nothing) =
+        ((json!(false), json!(0.0)), (json!(true), json!(1.0)), (Value::Null, Value::Null));
+    let (first, last) = select(&mut desk, 1);
+    assert_eq!((&first["active_vehicle"], data(&first, "a")), (&json!("a"), rest.clone()), "a sees it come");
+    assert_eq!(
+        (&last["active_vehicle"], data(&last, "a"), data(&last, "b")),
+        (&json!("a"), pulled.clone(), nothing.clone())
+    );
+    let (first, last) = select(&mut desk, 2);
+    assert_eq!(
+        (data(&first, "a"), data(&first, "b")),
+        (nothing.clone(), rest.clone()),
+        "a gets nothing any more"
+    );
+    assert_eq!((&last["active_vehicle"], data(&last, "b")), (&json!("b"), pulled));
     // No vehicle has this number: the last one hears that nothing is commanded.
-    desk.panel(at(5), [200, 9, 0]);
-    let message = desk.message(at(6));
-    assert_eq!(message["active_vehicle"], Value::Null);
-    let data = &message["client_user_data"]["b"]["user_data"];
-    assert_eq!((&data["panel_ok"], &data["arm"]["lever"]), (&json!(false), &json!(0.0)));
+    let (first, last) = select(&mut desk, 9);
+    for message in [first, last] {
+        assert_eq!((&message["active_vehicle"], data(&message, "b")), (&Value::Null, rest.clone()));
+        // OCP gives its gamepad to the only vehicle there is, chosen or not.
+        for vehicle in ["a", "b"] {
+            assert_eq!(message["client_user_data"][vehicle]["ocp_disable_gamepad"], true);
+        }
+    }
     // The same for a panel that has gone.
-    desk.panel(at(10), [200, 2, 0]);
-    assert_eq!(desk.message(at(20))["active_vehicle"], "b");
-    let message = desk.message(at(200));
+    let (_, last) = select(&mut desk, 2);
+    assert_eq!(last["active_vehicle"], "b");
+    let message = desk.message(at(now + 101));
     assert_eq!((desk.node.choice(), &message["active_vehicle"]), (&Choice::NotSelected, &Value::Null));
-    assert_eq!(message["client_user_data"]["b"]["user_data"]["panel_ok"], false);
+    assert_eq!(data(&message, "b"), rest);
 }
 
 #[test]
 fn the_dashboard_shows_the_chosen_vehicle_and_rest_values_for_what_is_stale() {
-    let mut desk = Desk::new(ActiveVehicle::Only);
+    let mut desk = Desk::settled(ActiveVehicle::Only);
     desk.panel(at(0), [7, 0, 0]);
     assert_eq!(desk.dash(at(0)).unwrap(), [99, 99, 99, 99, 0, 1, 99, 7], "nothing is known but the panel");
     assert_eq!(desk.dash(at(99)), None);
     desk.feedback(at(50), &[("a", json!({ "receiver_fault": ["High Latency", "Camera Lost"] }))]);
     desk.message(at(51));
-    assert_eq!(desk.dash(at(60)).unwrap(), [12, 2, 5, 77, 1, 1, 1, 7], "new feedback goes out at once");
+    // The vehicle was chosen just now: the panel settles for it.
+    assert_eq!(desk.dash(at(60)).unwrap(), [12, 2, 5, 77, 1, 0, 1, 7], "new feedback goes out at once");
     assert_eq!(desk.dash(at(61)), None, "once");
     desk.feedback(at(62), &[("a", json!({}))]);
     assert_eq!(desk.dash(at(79)), None, "not before its gap");
@@ -291,7 +345,7 @@ fn the_dashboard_shows_the_chosen_vehicle_and_rest_values_for_what_is_stale() {
     assert_eq!(desk.dash(at(100)).unwrap()[..4], [99, 0, 99, 77]);
     // The feedback is stale, and the panel too.
     desk.panel(at(560), [7, 0, 0]);
-    assert_eq!(desk.dash(at(591)).unwrap(), [99, 99, 99, 99, 0, 1, 99, 7]);
+    assert_eq!(desk.dash(at(591)).unwrap(), [99, 99, 99, 99, 0, 0, 99, 7]);
     desk.player.handle_disconnected();
     assert_eq!(desk.dash(at(691)).unwrap(), [99, 99, 99, 99, 0, 0, 99, 99]);
 }
