@@ -176,7 +176,8 @@ fn a_server_without_a_descriptor_left_says_so_and_goes_on() {
     drop(callers);
     let mut next = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
     std::io::Write::write_all(&mut next, b"v\x04\0\0\0\x01").unwrap();
-    server.wait_line("version agreed");
+    // The number, not the line: after so many comings and goings within a second the line may be one that is not told.
+    server.wait_line("connections agreed");
 }
 
 #[test]
