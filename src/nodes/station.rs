@@ -4,6 +4,8 @@
 //! of `signals` and on [`super::player`] for the feedback. Never waits. Never sends a panel value that is stale: the rest
 //! value goes out instead, with `panel_ok` false, and nothing reaches a vehicle that was not chosen.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::player::PlayerNode;
@@ -132,10 +134,7 @@ impl StationNode {
     }
 
     fn is_fresh(&self, now: Instant) -> bool {
-        self.plan.receive.iter().enumerate().all(|(index, frame)| {
-            !self.panel.failed(index)
-                && self.panel.age(now, index).is_some_and(|age| age <= frame.stale_after)
-        })
+        self.missing_panel(now).is_none()
     }
 
     /// The name of the first panel frame that is not fresh; none either while the panel settles.
@@ -267,6 +266,8 @@ impl StationNode {
     fn read_slots(&mut self, now: Instant, player: &PlayerNode) {
         let active = self.choice_name().map(str::to_owned);
         let active = active.as_deref();
+        // Written out once for all the slots that read the same vehicle.
+        let mut entries: BTreeMap<String, Value> = BTreeMap::new();
         for at in 0..self.plan.slots.len() {
             let value = match self.plan.slots.get(at) {
                 Some(Slot::Panel(signal)) => {
@@ -275,8 +276,13 @@ impl StationNode {
                 Some(Slot::Feedback { path, vehicle, names }) => vehicle
                     .as_deref()
                     .or(active)
-                    .and_then(|name| self.fresh(now, player, name))
-                    .map_or(UserValue::Missing, |feedback| self.member(feedback, path, names)),
+                    .and_then(|name| Some((name, self.fresh(now, player, name)?)))
+                    .map_or(UserValue::Missing, |(name, feedback)| {
+                        let entry = entries
+                            .entry(name.to_owned())
+                            .or_insert_with(|| feedback.to_json(Dialect::Newer));
+                        self.member(feedback, entry, path, names)
+                    }),
                 Some(Slot::Own(own)) => self.own(now, player, *own, active),
                 None => UserValue::Missing,
             };
@@ -293,13 +299,19 @@ impl StationNode {
         is_fresh.then_some(&seen.feedback)
     }
 
-    fn member(&self, feedback: &VehicleFeedback, path: &[String], names: &[(String, f64)]) -> UserValue {
+    /// The member at the end of a path; `entry` is the same feedback, written out.
+    fn member(
+        &self,
+        feedback: &VehicleFeedback,
+        entry: &Value,
+        path: &[String],
+        names: &[(String, f64)],
+    ) -> UserValue {
         let is_data = path.first().is_some_and(|key| key == "vehicle_data");
         if is_data && Duration::from_millis(feedback.ms_since_last_vehicle_data) > self.times.data_stale {
             return UserValue::Missing;
         }
-        let entry = feedback.to_json(Dialect::Newer);
-        let found = path.iter().try_fold(&entry, |value, key| value.get(key));
+        let found = path.iter().try_fold(entry, |value, key| value.get(key));
         match found {
             None | Some(Value::Null) => UserValue::Missing,
             Some(Value::Bool(flag)) => UserValue::Bool(*flag),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -211,7 +211,7 @@ impl Ends {
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(1 + self.buses.len());
         fds.extend(self.line.poll());
         let ports = self.buses.iter().filter_map(|bus| bus.port.as_ref());
-        fds.extend(ports.map(|port| PollFd::new(fd(port), PollFlags::POLLIN)));
+        fds.extend(ports.map(|port| PollFd::new(port.as_fd(), PollFlags::POLLIN)));
         // An interrupt, or an error that the reads will meet as well.
         let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(wait)), None);
     }
@@ -327,8 +327,4 @@ impl Ends {
             let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(Duration::from_millis(5))), None);
         }
     }
-}
-
-fn fd(port: &Port) -> BorrowedFd<'_> {
-    port.as_fd()
 }
