@@ -7,4 +7,5 @@
 
 pub mod json;
 pub mod ocp;
+pub mod rcsp;
 pub mod tcpcan;
