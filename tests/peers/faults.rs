@@ -21,6 +21,10 @@ const MARKER: [u8; 18] = *b"d\x10\x7f\x07\0\0\x02\0\0\0OK\0\0\0\0\0\0";
 /// Longer than any program needs to read what is there: what comes after it is another segment for it.
 const APART: Duration = Duration::from_millis(120);
 
+/// So often a row is given to Python's program again if it ends otherwise than the table says: some of its ends are a race
+/// between our segments and its own reads. Ours gets one try.
+const PYTHON_AGAIN: usize = 3;
+
 /// What becomes of a connection, and of its program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -348,7 +352,12 @@ fn table(is_server: bool) {
     println!("{:<42} {:<8} {:<8} written by Python / ours", "stimulus", "Python", "ours");
     for row in rows() {
         let [python, ours] = &mut benches;
-        let (python_fate, python_wrote) = python.run(&row);
+        let (mut python_fate, mut python_wrote) = python.run(&row);
+        for _ in 0..PYTHON_AGAIN {
+            if python_fate != row.python {
+                (python_fate, python_wrote) = python.run(&row);
+            }
+        }
         let (fate, wrote) = ours.run(&row);
         println!(
             "{:<42} {:<8} {:<8} {} / {}",
