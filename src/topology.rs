@@ -5,6 +5,7 @@
 //! is counted, and no thread is started after the first frame.
 
 mod channel;
+pub mod gauges;
 mod shared;
 pub mod station;
 pub mod tunnel;

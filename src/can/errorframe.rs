@@ -61,6 +61,11 @@ pub enum ControllerState {
     BusOff,
 }
 
+impl ControllerState {
+    /// Every state, from healthy to gone.
+    pub const ALL: [Self; 4] = [Self::Active, Self::Warning, Self::Passive, Self::BusOff];
+}
+
 /// An error message, decoded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ErrorClass {

@@ -278,6 +278,33 @@ impl Frame {
         matches!(self.kind, FrameKind::Fd { .. })
     }
 
+    /// Bits of the frame on a wire, at the nominal bit rate and at the data bit rate of CAN FD: ISO 11898-1, with the three
+    /// bits between frames, without the stuff bits that depend on what is in it (0 to a fifth more). An error message has
+    /// none: it was never on a wire.
+    #[must_use]
+    pub const fn wire_bits(&self) -> (u32, u32) {
+        // Identifier, its flags and the start bit, and in FD up to the bit that switches the rate.
+        let head = match (self.id.is_extended(), self.is_fd()) {
+            (false, false) => 14,
+            (true, false) => 34,
+            (false, true) => 17,
+            (true, true) => 36,
+        };
+        let data = 8 * self.len as u32;
+        match self.kind {
+            // Length 4, checksum 15 and its delimiter, acknowledgement 2, end 7, pause 3; a classic frame has one reserved bit.
+            FrameKind::Data => (head + 33 + data, 0),
+            FrameKind::Remote => (head + 33, 0),
+            FrameKind::Fd { brs, .. } => {
+                // Error state, length 4, count of stuff bits 4, checksum with its fixed stuff bits, delimiter.
+                let checksum = if self.len <= 16 { 17 + 5 } else { 21 + 6 };
+                let (nominal, fast) = (head + 12, 10 + data + checksum);
+                if brs { (nominal, fast) } else { (nominal + fast, 0) }
+            }
+            FrameKind::Error => (0, 0),
+        }
+    }
+
     /// What the driver reports, if this is an error message.
     #[must_use]
     pub fn error_class(&self) -> Option<ErrorClass> {
@@ -501,5 +528,20 @@ mod tests {
                 prop_assert!(is_valid_length(frame.len(), frame.is_fd()));
             }
         }
+    }
+
+    #[test]
+    fn bits_on_a_wire_are_those_of_the_standard() {
+        let standard = Id::standard(0x123).unwrap();
+        let extended = Id::extended(0x123).unwrap();
+        // 47 and 67 bits around the data: the figures that every table of CAN frames gives.
+        assert_eq!(Frame::data(standard, &[]).unwrap().wire_bits(), (47, 0));
+        assert_eq!(Frame::data(standard, &[0; 8]).unwrap().wire_bits(), (111, 0));
+        assert_eq!(Frame::data(extended, &[0; 8]).unwrap().wire_bits(), (131, 0));
+        assert_eq!(Frame::remote(standard, 8).unwrap().wire_bits(), (47, 0));
+        assert_eq!(Frame::fd(standard, &[0; 8], true, false).unwrap().wire_bits(), (29, 96));
+        assert_eq!(Frame::fd(standard, &[0; 8], false, false).unwrap().wire_bits(), (125, 0));
+        assert_eq!(Frame::fd(extended, &[0; 64], true, false).unwrap().wire_bits(), (48, 549));
+        assert_eq!(Frame::error(0x40, [0; 8]).wire_bits(), (0, 0));
     }
 }

@@ -5,12 +5,30 @@
 //! of events between two steps. Relies on `safety::core`. Never waits, never writes: the thread does.
 
 use crate::can::{Frame, FrameKind, Id};
+use crate::can::errorframe::ErrorClass;
 use crate::limits::{BUSES, FEEDBACK_DEPTH};
 use crate::safety::buswatch::BusEvent;
 use crate::safety::core::Core;
+use crate::safety::envelope::is_actuator;
 use crate::safety::faults::Faults;
 use crate::safety::input::{CanEvent, Command, Input, Output, Requests};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
+
+/// What one frame on an actuator socket tells about the bus, beside what the core makes of it.
+#[derive(Debug, Clone, Copy)]
+pub enum Seen {
+    /// One of our frames has left.
+    Confirmed {
+        /// Its place in the plan.
+        message: usize,
+        /// From the door to here, where it is the first one after a command.
+        from_door: Option<Duration>,
+    },
+    /// The driver reports an error.
+    Error(ErrorClass),
+    /// Anything else.
+    Other,
+}
 
 /// Events kept between two steps: a full feedback channel, and as many echoes and errors again.
 const EVENTS: usize = 2 * FEEDBACK_DEPTH;
@@ -56,6 +74,10 @@ pub struct WatchdogNode {
     events: Vec<(usize, Instant, CanEvent)>,
     command: Option<Command>,
     counters: WatchdogCounters,
+    /// When the newest command was at our door, until a frame was written after it.
+    door: Option<Instant>,
+    /// The frame that was written first after it, until it is confirmed.
+    on_its_way: Option<(usize, Instant)>,
 }
 
 impl WatchdogNode {
@@ -69,6 +91,8 @@ impl WatchdogNode {
             events: Vec::with_capacity(EVENTS),
             command: None,
             counters: WatchdogCounters::default(),
+            door: None,
+            on_its_way: None,
         }
     }
 
@@ -96,21 +120,36 @@ impl WatchdogNode {
 
     /// Takes a command; an older one that was not stepped yet is replaced.
     pub const fn handle_command(&mut self, command: Command) {
+        self.door = Some(command.liveness.received_at);
         self.command = Some(command);
+    }
+
+    /// The interface took a frame of the plan. With it the wait for the newest command's frame ends.
+    pub fn note_written(&mut self, message: usize) {
+        let is_actuator = self.core.plan().send.get(message).is_some_and(is_actuator);
+        if is_actuator && let Some(door) = self.door.take() {
+            self.on_its_way = Some((message, door));
+        }
+    }
+
+    fn confirmed(&mut self, at: Instant, bus: usize, id: Id) -> Seen {
+        let Some(message) = self.own_ids.iter().position(|own| *own == (bus, id)) else { return Seen::Other };
+        let from_door = self.on_its_way.take_if(|(first, _)| *first == message).map(|(_, door)| at.since(door));
+        Seen::Confirmed { message, from_door }
     }
 
     /// Takes a frame of the actuator socket. `own` is the kernel's word that it is our echo, `local` that a program
     /// on this machine sent it.
-    pub fn handle_received(&mut self, at: Instant, bus: usize, frame: &Frame, own: bool, local: bool) {
+    pub fn handle_received(&mut self, at: Instant, bus: usize, frame: &Frame, own: bool, local: bool) -> Seen {
         if own {
             self.counters.echoes += 1;
             self.push(at, bus, CanEvent::Echo(*frame));
-            return;
+            return self.confirmed(at, bus, frame.id());
         }
         if let Some(class) = frame.error_class() {
             if local {
                 self.counters.forged += 1;
-                return;
+                return Seen::Other;
             }
             self.counters.errors += 1;
             if class.is_bus_off() {
@@ -118,16 +157,17 @@ impl WatchdogNode {
             } else if class.is_restarted() {
                 self.push(at, bus, CanEvent::Bus(BusEvent::Restarted));
             }
-            return;
+            return Seen::Error(class);
         }
         // A remote frame asks for data; it commands nothing.
         if matches!(frame.kind(), FrameKind::Remote) {
-            return;
+            return Seen::Other;
         }
         if self.own_ids.contains(&(bus, frame.id())) {
             self.counters.foreign += 1;
             self.push(at, bus, CanEvent::Foreign);
         }
+        Seen::Other
     }
 
     /// Takes a feedback frame.

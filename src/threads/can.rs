@@ -4,13 +4,15 @@
 //! kernel. Relies on `io::canbus`. Never writes a frame.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::fault_point;
-use crate::can::Id;
+use crate::can::{Frame, Id};
 use crate::io::canbus::{Accept, BusAddress, OpenError, Port, PortOptions, RecvError};
 use crate::io::clock;
 use crate::signals::plan::Echo;
 use crate::time::{Duration, Instant};
+use crate::topology::gauges::BusGauge;
 use crate::topology::{ActuatorSocket, Arrival, Counter, Event, Rx, Shared, Tx};
 
 /// Longest wait for a frame: the thread's stamp must stay younger than 50 ms.
@@ -56,6 +58,7 @@ pub(super) fn run(ends: &Ends) {
                 told = None;
                 ends.events.offer(Event::Bus { bus: ends.bus, what: "open" });
                 ends.read(&port, proof);
+                ends.note_up(false);
                 ends.events.offer(Event::Bus { bus: ends.bus, what: "gone" });
             }
             Err(error) => {
@@ -105,6 +108,7 @@ impl Ends {
             let received = port.recv(Some(READ_TURN));
             let now = clock::now();
             self.shared.beat_can(self.bus, now);
+            self.note_up(received.is_ok());
             if !proof && now.since(checked_at) >= PROOF_CHECK {
                 checked_at = now;
                 proof = Proof::of(port).is_enough(self.echo);
@@ -118,10 +122,14 @@ impl Ends {
             match received {
                 Ok(Some(received)) => {
                     self.shared.add_counter(Counter::CanFrames, 1);
+                    self.measure(&received.frame);
                     // The kernel counts per socket, wrapping; the difference is what is new.
                     let more = received.dropped_total.wrapping_sub(lost);
                     lost = received.dropped_total;
                     self.shared.add_counter(Counter::CanOverflow, u64::from(more));
+                    if let Some(gauge) = self.gauge() {
+                        gauge.lost.fetch_add(more.into(), Relaxed);
+                    }
                     self.deliver(received.at, &received.frame);
                 }
                 Ok(None) | Err(RecvError::Down) => self.close_dead(),
@@ -130,7 +138,27 @@ impl Ends {
         }
     }
 
-    fn deliver(&self, at: Instant, frame: &crate::can::Frame) {
+    fn gauge(&self) -> Option<&BusGauge> {
+        self.shared.gauges.buses.get(self.bus)
+    }
+
+    fn note_up(&self, is_up: bool) {
+        if let Some(gauge) = self.gauge() {
+            gauge.up.store(is_up, Relaxed);
+        }
+    }
+
+    /// Counts the frame for the load of the bus.
+    fn measure(&self, frame: &Frame) {
+        if let Some(gauge) = self.gauge() {
+            let (nominal, data) = frame.wire_bits();
+            gauge.frames.fetch_add(1, Relaxed);
+            gauge.nominal_bits.fetch_add(nominal.into(), Relaxed);
+            gauge.data_bits.fetch_add(data.into(), Relaxed);
+        }
+    }
+
+    fn deliver(&self, at: Instant, frame: &Frame) {
         if self.feedback_ids.contains(&frame.id()) {
             let arrival = Arrival { bus: self.bus, at, frame: *frame };
             self.to_watchdog.offer(arrival);

@@ -138,6 +138,7 @@ impl Ends {
             match event {
                 OcpEvent::Message { command, faults } => {
                     self.trip(faults, now);
+                    self.measure(&command);
                     newest = Some(command);
                     // Nothing newer is here: the command goes on before its answer is written, which takes longer
                     // than everything else that is done with a message.
@@ -163,6 +164,17 @@ impl Ends {
         }
         self.hand_on(newest);
         result
+    }
+
+    /// Publishes how old the operator's side is: plain stores.
+    fn measure(&self, command: &Command) {
+        let gauges = &self.shared.gauges;
+        gauges.message_at.set(Some(command.liveness.received_at));
+        gauges.ack_at.set(Some(command.liveness.ack_changed_at));
+        gauges.counter_at.set(command.liveness.counter_alive_at);
+        // Checked by the decoder: finite and not negative. What is longer than any duration is the longest class.
+        let latency = Duration::try_from_secs_f64(command.latency_ms / 1_000.0).unwrap_or(Duration::MAX);
+        gauges.ocp_latency.note(latency);
     }
 
     /// Hands the newest command to the watchdog.

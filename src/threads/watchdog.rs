@@ -5,15 +5,16 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::fault_point;
-use crate::io::canbus::{Port, RecvError, SendError};
+use crate::io::canbus::{Port, Received, RecvError, SendError};
 use crate::io::clock;
 use crate::io::notify::Heartbeat;
 use crate::io::runtime::{LastCounters, RuntimeDirectory};
 use crate::io::sys;
 use crate::limits::{BUSES, FEEDBACK_DEPTH};
-use crate::nodes::watchdog::{Published, WatchdogNode};
+use crate::nodes::watchdog::{Published, Seen, WatchdogNode};
 use crate::safety::buswatch::BusEvent;
 use crate::safety::faults::Fault;
 use crate::safety::input::{Output, Requests, Status, Stop};
@@ -183,17 +184,41 @@ impl Watchdog {
         for _ in 0..DRAIN {
             let Some(Bus { port: Some(port), .. }) = self.buses.get(index) else { return };
             match port.recv(None) {
-                Ok(Some(received)) => self.ends.node.handle_received(
-                    received.at,
-                    index,
-                    &received.frame,
-                    received.own,
-                    received.local,
-                ),
+                Ok(Some(received)) => {
+                    let Received { at, frame, own, local, .. } = received;
+                    let seen = self.ends.node.handle_received(at, index, &frame, own, local);
+                    self.measure(index, at, &seen);
+                }
                 Ok(None) => return,
                 Err(RecvError::Down) => self.bus_down(index),
                 Err(RecvError::Gone | RecvError::Io(_)) => self.bus_gone(index),
             }
+        }
+    }
+
+    /// Publishes what a frame told: plain stores.
+    fn measure(&self, bus: usize, at: Instant, seen: &Seen) {
+        let gauges = &self.ends.shared.gauges;
+        match seen {
+            Seen::Confirmed { message, from_door } => {
+                if let Some(send) = gauges.sends.get(*message) {
+                    send.note_confirmed(at);
+                }
+                if let Some(time) = from_door {
+                    gauges.door_to_bus.note(*time);
+                }
+            }
+            Seen::Error(class) => {
+                let Some(gauge) = gauges.buses.get(bus) else { return };
+                gauge.errors.fetch_add(1, Relaxed);
+                if let Some(state) = class.controller_state() {
+                    gauge.set_controller(Some(state));
+                }
+                if let Some((transmit, receive)) = class.counters() {
+                    gauge.set_counters(transmit, receive);
+                }
+            }
+            Seen::Other => {}
         }
     }
 
@@ -257,6 +282,7 @@ impl Watchdog {
                 Err(SendError::Down | SendError::Gone | SendError::Refused(_)) => Written::Failed,
             };
             self.ends.node.core_mut().handle_written(now, &next, written);
+            self.note_written(next.message, written);
             if written == Written::Accepted
                 && let Some(last) = &self.ends.last_counters
             {
@@ -272,6 +298,17 @@ impl Watchdog {
             }
         }
         now
+    }
+
+    fn note_written(&mut self, message: usize, written: Written) {
+        let is_taken = written == Written::Accepted;
+        if is_taken {
+            self.ends.node.note_written(message);
+        }
+        if let Some(gauge) = self.ends.shared.gauges.sends.get(message) {
+            let count = if is_taken { &gauge.written } else { &gauge.refused };
+            count.fetch_add(1, Relaxed);
+        }
     }
 
     /// Tells the others what is.

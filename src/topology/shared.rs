@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use super::gauges::Gauges;
 use super::tunnel::TunnelCounts;
 use crate::limits::BUSES;
 use crate::safety::faults::{Fault, Faults};
@@ -31,6 +32,8 @@ pub struct Shared {
     state: AtomicU8,
     /// What the tunnel counts.
     pub tunnel: TunnelCounts,
+    /// What is measured.
+    pub gauges: Gauges,
 }
 
 macro_rules! counters {
@@ -212,6 +215,16 @@ impl Shared {
     /// A person at the box acknowledges LOCKOUT.
     pub fn request_acknowledge(&self) {
         self.requests.fetch_or(REQUEST_ACKNOWLEDGE, Ordering::AcqRel);
+    }
+
+    /// A person at the box wants to diagnose the vehicle.
+    pub fn request_enter_diag(&self) {
+        self.requests.fetch_or(REQUEST_ENTER_DIAG, Ordering::AcqRel);
+    }
+
+    /// A person at the box has done diagnosing.
+    pub fn request_leave_diag(&self) {
+        self.requests.fetch_or(REQUEST_LEAVE_DIAG, Ordering::AcqRel);
     }
 
     /// Publishes a counter's value.

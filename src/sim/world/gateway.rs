@@ -330,7 +330,9 @@ impl Gateway {
     fn watchdog_turn(&mut self, now: Instant, bus: &mut Bus, checks: &mut Checks) -> Output {
         while let Some((at, delivery)) = bus.poll_delivery() {
             match delivery {
-                Delivery::Frame(frame, own) => self.watchdog.handle_received(at, 0, &frame, own, false),
+                Delivery::Frame(frame, own) => {
+                    self.watchdog.handle_received(at, 0, &frame, own, false);
+                }
                 Delivery::Event(event) => self.watchdog.handle_bus(at, 0, event),
             }
         }
