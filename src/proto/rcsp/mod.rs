@@ -4,5 +4,11 @@
 //! Never knows what a command means, and claims no more of RCSP than is publicly documented: names and shapes that are
 //! ours are marked so where they stand.
 
+pub mod body;
+pub mod envelope;
 pub mod header;
 pub mod reader;
+pub mod reply;
+
+pub use envelope::{Command, ErrorCode, Refusal, TrackId};
+pub use reply::{EventBody, RemoteError, Reply, ReplyError};
