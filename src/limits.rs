@@ -43,6 +43,9 @@ pub const FEEDBACK_DEPTH: usize = 256;
 /// Events between the watchdog and main: state changes and trips, a few a second at most.
 pub const EVENT_DEPTH: usize = 64;
 
+/// Events between main and the management plane: everything that all of main's own channels hold, read in one turn.
+pub const HAPPENING_DEPTH: usize = 2 * EVENT_DEPTH;
+
 /// Bytes of a DBC file. The largest public one that was seen has 807 KB; ten times that bounds a mistaken path.
 pub const DBC_BYTES: usize = 8 << 20;
 

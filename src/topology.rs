@@ -11,15 +11,17 @@ pub mod station;
 pub mod tunnel;
 
 use std::mem::size_of;
+use std::net::SocketAddr;
 
 pub use self::channel::{Rx, Tx, channel};
 pub use self::shared::{Counter, Shared};
 use self::station::StationNews;
-use self::tunnel::News;
+use self::tunnel::{News, Peers};
 use crate::can::Frame;
 use crate::io::canbus::{OpenCause, Port};
 use crate::io::tcp::LinkError;
-use crate::limits::{BUSES, COMMAND_DEPTH, EVENT_DEPTH, FEEDBACK_DEPTH};
+use crate::limits::{BUSES, COMMAND_DEPTH, EVENT_DEPTH, FEEDBACK_DEPTH, HAPPENING_DEPTH};
+use crate::nodes::management::history::Happening;
 use crate::safety::input::{Command, Status};
 use crate::time::Instant;
 
@@ -36,6 +38,8 @@ pub enum Thread {
     Watchdog,
     /// The tunnels, where the configuration has any.
     Tcpcan,
+    /// The management plane, unless the configuration switches it off.
+    Rcsp,
     /// The operator's side: the only thread beside main where `role = "operator"`.
     Station,
 }
@@ -55,8 +59,8 @@ pub struct ThreadSpec {
 
 impl Thread {
     /// Every kind of thread.
-    pub const ALL: [Self; 6] =
-        [Self::Main, Self::Ocp, Self::Can, Self::Watchdog, Self::Tcpcan, Self::Station];
+    pub const ALL: [Self; 7] =
+        [Self::Main, Self::Ocp, Self::Can, Self::Watchdog, Self::Tcpcan, Self::Rcsp, Self::Station];
 
     /// The row of this thread.
     #[must_use]
@@ -91,6 +95,12 @@ impl Thread {
                 waits_on: "listeners, peers and their bus sockets in one poll, 100 ms at most",
                 priority: None,
                 duty: "tunnel with bounded buffers for each peer, every frame of a peer through the gate",
+            },
+            Self::Rcsp => ThreadSpec {
+                name: "rcsp",
+                waits_on: "the listener and its clients in one poll, 100 ms at most",
+                priority: None,
+                duty: "management plane: answers how the gateway is, tells events; can ask for a stop, never for motion",
             },
             Self::Station => ThreadSpec {
                 name: "station",
@@ -130,6 +140,12 @@ pub enum Edge {
     DeadSockets,
     /// What the tunnel has to tell the log.
     TunnelNews,
+    /// The gateway's own state for the management plane.
+    StatusToRcsp,
+    /// The tunnels' peers for the management plane.
+    PeersToRcsp,
+    /// What main has written down, for those who subscribed to it.
+    Happenings,
     /// What the operator station has to tell the log.
     StationNews,
 }
@@ -153,7 +169,7 @@ pub struct EdgeSpec {
 
 impl Edge {
     /// Every channel.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Operator,
         Self::FeedbackToWatchdog,
         Self::FeedbackToOcp,
@@ -162,6 +178,9 @@ impl Edge {
         Self::Sockets,
         Self::DeadSockets,
         Self::TunnelNews,
+        Self::StatusToRcsp,
+        Self::PeersToRcsp,
+        Self::Happenings,
         Self::StationNews,
     ];
 
@@ -177,6 +196,9 @@ impl Edge {
             Self::Sockets => "sockets",
             Self::DeadSockets => "dead-sockets",
             Self::TunnelNews => "tunnel-news",
+            Self::StatusToRcsp => "status-to-rcsp",
+            Self::PeersToRcsp => "peers-to-rcsp",
+            Self::Happenings => "happenings",
             Self::StationNews => "station-news",
         }
     }
@@ -194,7 +216,7 @@ impl Edge {
         ) -> EdgeSpec {
             EdgeSpec { from, to, depth, when_full, message_bytes, why }
         }
-        use Thread::{Can, Main, Ocp, Station, Tcpcan, Watchdog};
+        use Thread::{Can, Main, Ocp, Rcsp, Station, Tcpcan, Watchdog};
         use WhenFull::{DropNewest, EvictOldest};
         match self {
             Self::Operator => row(
@@ -255,6 +277,30 @@ impl Edge {
                 DropNewest,
                 size_of::<News>(),
                 "a hostile peer must not push out the events of the watchdog",
+            ),
+            Self::StatusToRcsp => row(
+                Watchdog,
+                Rcsp,
+                1,
+                EvictOldest,
+                size_of::<Status>(),
+                "mailbox: whoever asks is told what is now",
+            ),
+            Self::PeersToRcsp => row(
+                Tcpcan,
+                Rcsp,
+                1,
+                EvictOldest,
+                size_of::<Peers>(),
+                "mailbox: whoever asks is told who is there now",
+            ),
+            Self::Happenings => row(
+                Main,
+                Rcsp,
+                HAPPENING_DEPTH,
+                DropNewest,
+                size_of::<(Instant, Happening)>(),
+                "the first events tell the cause; a slow client must not hold the log",
             ),
             Self::StationNews => row(
                 Station,
@@ -326,6 +372,10 @@ pub enum Event {
     OcpConnected,
     /// The connection to OCP ended or could not be made.
     OcpLost(LinkError),
+    /// The management plane can be asked here.
+    RcspListening(SocketAddr),
+    /// It cannot: the errno. It is tried again.
+    RcspNotListening(i32),
     /// A thread panicked.
     Panicked(Thread),
     /// A thread could not get real-time priority or locked memory.

@@ -2,6 +2,7 @@
 //!
 //! Owns the text. Relies on `config`. Never opens a bus or a socket.
 
+mod effective;
 mod frames;
 mod station;
 
@@ -13,6 +14,7 @@ use crate::safety::settings::BOUNDS;
 use crate::signals::plan::{Kind, Plan, SignalPlan, StopProfile};
 use crate::time::{Duration, millis_f64};
 use crate::topology;
+pub(super) use effective::effective;
 use frames::{Bits, buses, receive, reference, send, transform};
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -30,6 +32,9 @@ pub struct Args {
     /// Print the problems and warnings only
     #[arg(long, short)]
     quiet: bool,
+    /// Print the effective configuration as JSON, as a running gateway tells it to `ocpcan rcsp call GwGetConfig`
+    #[arg(long, conflicts_with = "quiet")]
+    json: bool,
 }
 
 /// Checks and prints.
@@ -48,6 +53,14 @@ pub fn run(args: &Args) -> u8 {
             complain(&format!("warning: {warning}"));
         }
         return exit::OK;
+    }
+    if args.json {
+        let Loaded::Vehicle(config) = &loaded else {
+            complain("--json is for a vehicle's configuration; this one has role = \"operator\"");
+            return exit::USAGE;
+        };
+        let record = serde_json::Value::Object(effective(config));
+        return print(&format!("{record:#}\n"));
     }
     let mut text = String::new();
     // Writing to a string cannot fail.
@@ -80,6 +93,7 @@ fn report(out: &mut String, config: &Config) -> fmt::Result {
     let form = format!("{:?}", config.ocp.user_data).to_lowercase();
     writeln!(out, "OCP        {}, user data {form}", config.ocp.address)?;
     buses(out, &plan.buses)?;
+    management(out, config)?;
     tunnels(out, config)?;
     arming(out, config)?;
     for frame in &plan.send {
@@ -111,6 +125,13 @@ fn warnings(out: &mut String, warnings: &[String]) -> fmt::Result {
         writeln!(out, "  {warning}")?;
     }
     Ok(())
+}
+
+fn management(out: &mut String, config: &Config) -> fmt::Result {
+    let Some(rcsp) = &config.rcsp else { return writeln!(out, "RCSP       off") };
+    let who = if rcsp.allow.is_empty() { "this machine only".to_owned() } else { rcsp.allow.to_string() };
+    let stop = if rcsp.remote_stop { ", other machines may ask for a stop" } else { "" };
+    writeln!(out, "RCSP       {}, {who}{stop}", rcsp.listen)
 }
 
 fn tunnels(out: &mut String, config: &Config) -> fmt::Result {

@@ -11,6 +11,7 @@ mod observer;
 mod screen;
 mod story;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -19,16 +20,17 @@ use signal_hook::iterator::Signals;
 use self::observer::Observer;
 use self::screen::Screen;
 use self::story::{Beat, Story};
-use super::{complain, exit, print};
+use super::{complain, exit, happening, print};
 use crate::config::{self, Config};
 use crate::io::canbus::{BusAddress, Hub, Port, PortOptions};
 use crate::io::clock;
 use crate::io::runtime::BusLock;
+use crate::io::tcp::Listener;
 use crate::safety::input::Status;
 use crate::sim::live::ocp::{LiveOptions, OcpSimHandle};
 use crate::sim::live::vehicle::VehicleSim;
 use crate::sim::ocp::{Options, command};
-use crate::threads::{Gateway, GatewayOptions};
+use crate::threads::{Gateway, GatewayOptions, ManagementOptions};
 use crate::time::{Duration, Instant};
 use crate::topology::Event;
 
@@ -44,6 +46,9 @@ pub struct Args {
     /// Writes every frame of the bus as a candump log.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Port at which `ocpcan status` can ask it how it is; 0 is a free one.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    rcsp_port: u16,
 }
 
 /// Time between two looks at everything: fine enough to measure, coarse enough to leave the CPU to the gateway.
@@ -82,6 +87,8 @@ struct Demo {
     gateway: Gateway,
     observer: Observer,
     config: Config,
+    /// Where it can be asked how it is.
+    rcsp: SocketAddr,
 }
 
 impl Demo {
@@ -108,10 +115,20 @@ impl Demo {
         let config = example(&args.bus, ocp.address())?;
         let observer = Observer::new(port, &config, args.record.as_deref(), &args.bus)
             .map_err(|error| (exit::IO, error))?;
-        let options = GatewayOptions { real_time: true, ..GatewayOptions::default() };
+        // A free port of its own: a gateway that drives this machine's vehicle keeps the usual one.
+        let listener = Listener::bind((Ipv4Addr::LOCALHOST, args.rcsp_port).into())
+            .map_err(|error| unavailable(format!("127.0.0.1:{}: {error} (--rcsp-port)", args.rcsp_port)))?;
+        let rcsp = listener.local_address().map_err(unavailable)?;
+        let management = ManagementOptions {
+            version: super::VERSION,
+            config: super::check::effective(&config),
+            listener: Some(listener),
+        };
+        let options =
+            GatewayOptions { real_time: true, management: Some(management), ..GatewayOptions::default() };
         let gateway =
             Gateway::start(&config, options).map_err(|error| (exit::SOFTWARE, error.to_string()))?;
-        Ok(Self { _lock: lock, hub, vehicle, ocp, gateway, observer, config })
+        Ok(Self { _lock: lock, hub, vehicle, ocp, gateway, observer, config, rcsp })
     }
 
     /// Plays the story to its end.
@@ -121,11 +138,13 @@ impl Demo {
         let end = start + Duration::from_secs(args.seconds);
         let mut story = Story::new(&self.config, start, end, self.hub.is_some());
         let mut screen = Screen::new(start);
+        screen.say(start, &format!("ask it how it is: ocpcan status --watch --port {}", self.rcsp.port()));
         let mut status: Option<Status> = None;
         let mut panicked = false;
         while !story.is_over() && signals.pending().next().is_none() {
             let mut event = self.gateway.events.wait(TURN);
             while let Some(one) = event {
+                self.gateway.tell(happening::of_event(&one, &self.config));
                 match one {
                     Event::Status(newer) => {
                         story.handle_status(clock::now(), &newer, &self.observer);
@@ -199,7 +218,7 @@ impl Demo {
 }
 
 /// The example configuration, driving this bus from this server. Held in memory: the demo needs no files.
-fn example(bus: &str, ocp: std::net::SocketAddr) -> Result<Config, Refusal> {
+fn example(bus: &str, ocp: SocketAddr) -> Result<Config, Refusal> {
     let text = EXAMPLE
         .replace("interface = \"can0\"", &format!("interface = \"{bus}\""))
         .replace("address = \"127.0.0.1:4000\"", &format!("address = \"{ocp}\""));

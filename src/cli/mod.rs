@@ -5,6 +5,7 @@
 mod check;
 mod completions;
 mod demo;
+mod happening;
 mod man;
 pub mod monitor;
 mod player;

@@ -17,18 +17,18 @@ use signal_hook::iterator::Signals;
 
 use screen::Screen;
 
+use super::check::effective;
 use super::safe_stop::last_counters;
 use super::tcpcan::Told;
-use super::{DEFAULT_CONFIG, VERSION, complain, exit};
+use super::{DEFAULT_CONFIG, VERSION, complain, exit, happening};
 use crate::config::{Config, Loaded, RealTime, budget};
-use crate::io::canbus::OpenError;
 use crate::io::journal::Journal;
 use crate::io::runtime::{BusLock, LastCounters, RuntimeDirectory};
 use crate::io::{clock, notify, sys};
-use crate::nodes::report::next_step;
+use crate::nodes::report::{next_step, transition};
 use crate::safety::faults::Fault;
 use crate::safety::input::{StateName, Status};
-use crate::threads::{Gateway, GatewayOptions, StartError};
+use crate::threads::{Gateway, GatewayOptions, ManagementOptions, StartError};
 use crate::time::{Duration, Instant, millis_f64};
 use crate::topology::Event;
 
@@ -193,6 +193,11 @@ impl Main {
             last_counters: self.last_counters(&counters),
             counters,
             runtime: self.runtime.clone(),
+            management: Some(ManagementOptions {
+                version: VERSION,
+                config: effective(&self.config),
+                listener: None,
+            }),
         };
         let gateway = match Gateway::start(&self.config, options) {
             Ok(gateway) => gateway,
@@ -219,6 +224,7 @@ impl Main {
             let mut event = gateway.events.wait(TURN);
             while let Some(one) = event {
                 code = self.take(&one, code);
+                gateway.tell(happening::of_event(&one, &self.config));
                 event = gateway.events.take();
             }
             self.take_news(&gateway);
@@ -295,22 +301,31 @@ impl Main {
                 }
             }
             Event::BusUnavailable { bus, cause } => {
-                if let Some(Ok(address)) = self.config.plan.buses.get(*bus).map(|bus| bus.interface.parse()) {
-                    let error = OpenError { bus: address, cause: *cause };
-                    self.log.line(format_args!("bus {}: {error}; trying again", self.bus(*bus)));
+                if let Some(why) = happening::unavailable(&self.config, *bus, *cause) {
+                    self.log.line(format_args!("bus {}: {why}", self.bus(*bus)));
                 }
             }
             Event::OcpConnected => {
-                self.log.line(format_args!("OCP: connected to {}", self.config.ocp.address));
+                self.log.line(format_args!("OCP: {}", happening::connected(&self.config)));
             }
             Event::OcpLost(error) => {
-                self.log.line(format_args!("OCP: {}: {error}; trying again", self.config.ocp.address));
+                self.log.line(format_args!("OCP: {}", happening::lost(&self.config, *error)));
             }
             Event::RealTimeRefused { thread, errno } => {
                 let name = thread.spec().name;
                 let text = nix::errno::Errno::from_raw(*errno).desc();
                 self.log.line(format_args!(
                     "warning: thread {name} runs without real-time priority: {text} (LimitRTPRIO=49)"
+                ));
+            }
+            Event::RcspListening(address) => {
+                self.log.line(format_args!("RCSP: `ocpcan status` can ask at {address}"));
+            }
+            Event::RcspNotListening(errno) => {
+                let why = nix::errno::Errno::from_raw(*errno).desc();
+                let at = self.config.rcsp.as_ref().map(|rcsp| rcsp.listen.to_string()).unwrap_or_default();
+                self.log.line(format_args!(
+                    "warning: RCSP: {at}: {why}; nobody can ask this gateway how it is; trying again (rcsp.listen)"
                 ));
             }
             Event::Panicked(thread) => {
@@ -335,6 +350,7 @@ impl Main {
             let name = self.bus(news.bus);
             let line = super::tcpcan::line(&news, &format_args!("tunnel {name}"), &address);
             let again = super::tcpcan::goes_on(&news.what);
+            gateway.tell(happening::of_news(&news, &self.config));
             self.screen.erase();
             self.log.line(format_args!("tcpcan: {line}{again}"));
             self.screen.draw();
@@ -342,7 +358,7 @@ impl Main {
     }
 
     fn bus(&self, index: usize) -> &str {
-        self.config.plan.buses.get(index).map_or("?", |bus| &bus.name)
+        happening::bus_name(&self.config, index)
     }
 
     fn take_status(&mut self, status: &Status) {
@@ -352,21 +368,11 @@ impl Main {
         }
         let next = next_step(status);
         if self.last_state != Some(status.state) {
-            let before = self.last_state.map_or("start", StateName::name);
-            let cause = match (status.state, &status.cause) {
-                (StateName::Lockout, _) if status.lockout.is_some() => {
-                    status.lockout.map_or_else(String::new, |fault| {
-                        format!(" because of {} ({})", fault.name(), fault.text())
-                    })
-                }
-                (StateName::Safe | StateName::Stopping | StateName::Lockout, Some(trip)) => {
-                    format!(" because of {} ({})", trip.fault.name(), trip.fault.text())
-                }
-                _ => String::new(),
-            };
-            self.log.line(format_args!("{before} -> {}{cause}", status.state.name()));
+            self.log.line(format_args!("{}", transition(self.last_state, status)));
             if status.state == StateName::Lockout {
                 self.keep_lockout(status);
+            } else if self.last_state == Some(StateName::Lockout) {
+                self.forget_lockout();
             }
             self.last_state = Some(status.state);
             self.told.clear();
@@ -402,6 +408,13 @@ impl Main {
             && let Err(error) = runtime.set_lockout(fault.name())
         {
             self.log.line(format_args!("warning: the lockout is not kept: {error}"));
+        }
+    }
+
+    /// A person at the box has acknowledged it.
+    fn forget_lockout(&self) {
+        if let Some(Err(error)) = self.runtime.as_ref().map(RuntimeDirectory::clear_lockout) {
+            self.log.line(format_args!("warning: the lockout's marker is not cleared: {error}"));
         }
     }
 

@@ -9,9 +9,11 @@
 pub mod budget;
 mod buses;
 mod digest;
+mod listen;
 mod mapping;
 mod problem;
 mod protection;
+mod rcsp;
 mod reader;
 mod receive;
 mod remarks;
@@ -26,6 +28,7 @@ mod tunnel;
 mod user_data;
 
 pub use problem::{Problem, nearest};
+pub use rcsp::{PORT as RCSP_PORT, RcspPlan};
 pub use receive::GATEWAY_KEY;
 pub use short::Short;
 pub use slots::written as written_slot;
@@ -81,6 +84,8 @@ pub struct Config {
     pub ocp: OcpSettings,
     /// The tunnels: one for a bus at most.
     pub tunnels: Vec<TunnelPlan>,
+    /// The management plane, unless it is switched off.
+    pub rcsp: Option<RcspPlan>,
     /// What happens where real-time priority or locked memory is refused.
     pub real_time: RealTime,
     /// 16 hexadecimal digits that change with every byte of the configuration file and its DBC files (FNV-1a; it
@@ -280,6 +285,7 @@ fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Con
     };
     let (report, position) = receives.report(&root);
     let tunnels = tunnel::read(&root, &buses, &tunnel::Own { send: &send, receive: &receives.plans });
+    let rcsp = rcsp::read(&root, &tunnels);
     root.finish();
     let plan = Plan {
         vehicle: vehicle.unwrap_or_default(),
@@ -302,6 +308,7 @@ fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Con
         arms_per_minute: safety.arms_per_minute,
         ocp: ocp?,
         tunnels,
+        rcsp,
         real_time: safety.real_time,
         digest: digest.hex(),
         warnings: Vec::new(),

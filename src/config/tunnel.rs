@@ -3,21 +3,26 @@
 //! Owns `[tcpcan.*]`. Relies on `buses` for the names and on `safety::allow` for the addresses. Never lets an id through
 //! that the gateway sends or listens to, whatever the file says: such a file is refused.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::buses::Buses;
-use super::problem::{Findings, Place as _, nearest};
+use super::listen::{Door, takes};
+use super::problem::{Findings, nearest};
 use super::reader::{Item, Table, Value};
 use crate::can::Id;
-use crate::safety::allow::{AllowList, Network};
+use crate::safety::allow::AllowList;
 use crate::signals::plan::{ReceivePlan, SendPlan};
 use crate::time::Duration;
 
+const TCPCAN: Door = Door {
+    usual: "127.0.0.1:20010",
+    usual_port: "tcpcan's own is 20010",
+    risk: "tcpcan neither encrypts nor authenticates: whoever has an allowed address reads the bus. Better keep it on the \
+           loopback address, behind SSH or WireGuard",
+};
+
 /// Most ids of one list. A diagnostic tool needs a handful; the lists are looked through for every frame.
 const IDS: usize = 64;
-
-/// Most networks that may connect.
-const NETWORKS: usize = 16;
 
 /// Oldest frame that is handed on, in milliseconds: default and bounds. Below 10 a busy machine drops what is fresh, above
 /// a minute "old" means nothing.
@@ -94,49 +99,22 @@ pub(super) fn read(root: &Table<'_>, buses: &Buses, own: &Own<'_>) -> Vec<Tunnel
 }
 
 /// The OCP server's address, where `[ocp]` has one that can be read; what is wrong with it is reported there.
-fn ocp_address<'a>(root: &Table<'a>) -> Option<SocketAddr> {
+pub(super) fn ocp_address<'a>(root: &Table<'a>) -> Option<SocketAddr> {
     let inside = |items: &'a [Item], key| items.iter().find(|item| item.key == key).map(|item| &item.value);
     let Value::Table(entries) = inside(root.named(), "ocp")? else { return None };
     let Value::Text(text) = inside(entries, "address")? else { return None };
     text.parse().ok()
 }
 
-/// Whether a listener at `listen` would take the place of this machine's `server`.
-fn takes(listen: SocketAddr, server: SocketAddr) -> bool {
-    // A listener on every address of this machine is also on its loopback address.
-    let everywhere = listen.ip().is_unspecified() && server.ip().is_loopback();
-    listen.port() == server.port() && (listen.ip() == server.ip() || everywhere)
-}
-
 fn tunnel(table: &Table<'_>, bus: usize, own: &Own<'_>, ocp: Option<SocketAddr>) -> Option<TunnelPlan> {
     let findings = table.findings;
     let listen = table
         .required("listen", "where peers connect, such as \"127.0.0.1:20010\"")
-        .and_then(|item| address(item, findings).map(|address| (item, address)));
+        .and_then(|item| TCPCAN.address(item, findings).map(|address| (item, address)));
     if let Some((item, _)) = listen.filter(|(_, address)| ocp.is_some_and(|ocp| takes(*address, ocp))) {
         findings.at(item, "is where the OCP server listens (ocp.address): take another port");
     }
-    let allow_item = table.item("allow");
-    let allow = allow_item.map(|item| networks(item, findings)).unwrap_or_default();
-    if let Some((item, address)) = listen
-        && !address.ip().is_loopback()
-    {
-        if allow_item.is_none() {
-            findings.at(
-                item,
-                format!(
-                    "{} can be reached from other machines: say who may connect, such as allow = [\"192.168.1.7\"]",
-                    address.ip()
-                ),
-            );
-        } else {
-            findings.warn(
-                item.path(),
-                "tcpcan neither encrypts nor authenticates: whoever has an allowed address reads the bus. Better keep it on \
-                 the loopback address, behind SSH or WireGuard",
-            );
-        }
-    }
+    let allow = TCPCAN.allow(table, listen);
     let inject = table.table("inject");
     let mut listed: Vec<(Id, &str)> = Vec::new();
     if let Some(inject) = inject {
@@ -167,7 +145,7 @@ fn tunnel(table: &Table<'_>, bus: usize, own: &Own<'_>, ocp: Option<SocketAddr>)
     Some(TunnelPlan {
         bus,
         listen,
-        allow: AllowList::new(allow),
+        allow,
         always,
         unless_armed,
         diagnostic,
@@ -175,49 +153,6 @@ fn tunnel(table: &Table<'_>, bus: usize, own: &Own<'_>, ocp: Option<SocketAddr>)
         peer_per_s,
         total_per_s,
     })
-}
-
-fn address(item: &Item, findings: &Findings) -> Option<SocketAddr> {
-    let text = item.text(findings)?;
-    let Ok(address) = text.parse::<SocketAddr>() else {
-        let reason = if text.parse::<IpAddr>().is_ok() {
-            "must have a port, such as \"127.0.0.1:20010\"".to_owned()
-        } else {
-            format!("must be an IP address and a port, such as \"127.0.0.1:20010\", not {text:?}")
-        };
-        findings.at(item, reason);
-        return None;
-    };
-    if address.port() == 0 {
-        findings.at(item, "port 0 is no port: tcpcan's own is 20010");
-        return None;
-    }
-    Some(address)
-}
-
-fn networks(item: &Item, findings: &Findings) -> Vec<Network> {
-    let items = item.list(findings).unwrap_or_default();
-    if items.len() > NETWORKS {
-        findings.at(item, format!("at most {NETWORKS} addresses and networks"));
-    }
-    let mut networks = Vec::new();
-    for one in items {
-        if let Some(text) = one.text(findings) {
-            match text.parse::<Network>() {
-                Ok(network) => {
-                    if network.holds_everybody() {
-                        findings.warn(
-                            one.path(),
-                            format!("{network} is everybody: whoever reaches the address may connect"),
-                        );
-                    }
-                    networks.push(network);
-                }
-                Err(error) => findings.at(one, format!("{text:?}: {error}")),
-            }
-        }
-    }
-    networks
 }
 
 /// Reads a list of ids: numbers (above 0x7FF they have 29 bits), or texts as candump writes them (eight digits have 29).

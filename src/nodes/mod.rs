@@ -5,9 +5,12 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod management;
 pub mod ocp;
 pub mod player;
+pub mod rcsp;
 pub mod report;
+pub mod spread;
 pub mod station;
 pub mod tunnel;
 pub mod watchdog;

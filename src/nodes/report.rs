@@ -5,6 +5,7 @@
 
 use crate::proto::ocp::ResponseWriter;
 use crate::proto::ocp::response::{Full, Key, Response};
+use crate::safety::faults::Fault;
 use crate::safety::input::{StateName, Status};
 use crate::signals::feedback::{FeedbackTable, FeedbackValue};
 use crate::signals::plan::{Plan, ReceiveSignal, SignalRef};
@@ -217,6 +218,19 @@ pub fn next_step(status: &Status) -> Option<&'static str> {
             }
         }
     }
+}
+
+/// A change of the state in a person's words, with its cause where the new state has one.
+#[must_use]
+pub fn transition(before: Option<StateName>, status: &Status) -> String {
+    let before = before.map_or("start", StateName::name);
+    let because = |fault: Fault| format!(" because of {} ({})", fault.name(), fault.text());
+    let cause = match (status.state, &status.cause, status.lockout) {
+        (StateName::Lockout, _, Some(fault)) => because(fault),
+        (StateName::Safe | StateName::Stopping | StateName::Lockout, Some(trip), _) => because(trip.fault),
+        _ => String::new(),
+    };
+    format!("{before} -> {}{cause}", status.state.name())
 }
 
 #[cfg(test)]

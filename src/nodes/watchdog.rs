@@ -4,8 +4,8 @@
 //! Owns the classification of frames on the actuator sockets (echo, foreign writer, error message) and the buffer
 //! of events between two steps. Relies on `safety::core`. Never waits, never writes: the thread does.
 
-use crate::can::{Frame, FrameKind, Id};
 use crate::can::errorframe::ErrorClass;
+use crate::can::{Frame, FrameKind, Id};
 use crate::limits::{BUSES, FEEDBACK_DEPTH};
 use crate::safety::buswatch::BusEvent;
 use crate::safety::core::Core;
@@ -134,13 +134,21 @@ impl WatchdogNode {
 
     fn confirmed(&mut self, at: Instant, bus: usize, id: Id) -> Seen {
         let Some(message) = self.own_ids.iter().position(|own| *own == (bus, id)) else { return Seen::Other };
-        let from_door = self.on_its_way.take_if(|(first, _)| *first == message).map(|(_, door)| at.since(door));
+        let from_door =
+            self.on_its_way.take_if(|(first, _)| *first == message).map(|(_, door)| at.since(door));
         Seen::Confirmed { message, from_door }
     }
 
     /// Takes a frame of the actuator socket. `own` is the kernel's word that it is our echo, `local` that a program
     /// on this machine sent it.
-    pub fn handle_received(&mut self, at: Instant, bus: usize, frame: &Frame, own: bool, local: bool) -> Seen {
+    pub fn handle_received(
+        &mut self,
+        at: Instant,
+        bus: usize,
+        frame: &Frame,
+        own: bool,
+        local: bool,
+    ) -> Seen {
         if own {
             self.counters.echoes += 1;
             self.push(at, bus, CanEvent::Echo(*frame));

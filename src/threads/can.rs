@@ -56,6 +56,8 @@ pub(super) fn run(ends: &Ends) {
         match ends.open() {
             Ok((port, proof)) => {
                 told = None;
+                // First, so that whoever hears of it sees it.
+                ends.note_up(true);
                 ends.events.offer(Event::Bus { bus: ends.bus, what: "open" });
                 ends.read(&port, proof);
                 ends.note_up(false);

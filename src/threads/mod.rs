@@ -8,25 +8,32 @@
 
 mod can;
 mod fault_point;
+mod management;
 mod ocp;
 pub mod player;
+pub mod rcsp;
 pub mod station;
 pub mod tcpcan;
 mod watchdog;
 
+use self::management::GatewayDesk;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::config::{Config, UserForm as ConfiguredForm};
 use crate::io::runtime::{LastCounters, RuntimeDirectory};
+use crate::io::tcp::Listener;
 use crate::io::{clock, sys};
+use crate::nodes::management::facts::Identity;
+use crate::nodes::management::history::Happening;
 use crate::nodes::ocp::OcpNode;
 use crate::nodes::watchdog::WatchdogNode;
 use crate::proto::ocp::UserForm;
 use crate::proto::ocp::user_data::UserPathsError;
 use crate::safety::core::{Core, CoreOptions};
 use crate::safety::faults::Fault;
+use crate::time::Instant;
 use crate::topology::tunnel::News;
 use crate::topology::{Edge, Event, Rx, Shared, Thread, Tx, channel};
 
@@ -45,6 +52,19 @@ pub struct GatewayOptions {
     pub last_counters: Option<LastCounters>,
     /// The directory in which a restart of a bus is asked for.
     pub runtime: Option<RuntimeDirectory>,
+    /// What the management plane tells of the configuration; without it there is none, whatever the configuration says.
+    pub management: Option<ManagementOptions>,
+}
+
+/// What the management plane is told at its start.
+#[derive(Debug)]
+pub struct ManagementOptions {
+    /// Version and commit.
+    pub version: &'static str,
+    /// The effective configuration as a record.
+    pub config: serde_json::Map<String, serde_json::Value>,
+    /// Where it can be asked already; without it the thread listens where the configuration says, as soon as that is possible.
+    pub listener: Option<Listener>,
 }
 
 /// A running gateway.
@@ -56,6 +76,7 @@ pub struct Gateway {
     pub events: Rx<Event>,
     /// What happened at the tunnels.
     pub tunnel_news: Rx<News>,
+    happenings: Tx<(Instant, Happening)>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -115,7 +136,15 @@ impl Gateway {
                 own: node.own_ids(tunnel.bus).collect(),
             })
         });
-        let tcpcan = tcpcan::Ends { tunnels: tunnels.collect(), news: news_tx, shared: Arc::clone(&shared) };
+        let (peers_tx, peers_rx) = channel(Edge::PeersToRcsp);
+        let (mirror_tx, mirror_rx) = channel(Edge::StatusToRcsp);
+        let (happenings_tx, happenings_rx) = channel(Edge::Happenings);
+        let tcpcan = tcpcan::Ends {
+            tunnels: tunnels.collect(),
+            news: news_tx,
+            peers: peers_tx,
+            shared: Arc::clone(&shared),
+        };
         let form = match config.ocp.user_data {
             ConfiguredForm::Auto => UserForm::Auto,
             ConfiguredForm::Bare => UserForm::Bare,
@@ -151,6 +180,7 @@ impl Gateway {
             sockets: sockets_rx,
             dead: dead_tx,
             status: status_tx,
+            mirror: mirror_tx,
             events: events_tx.clone(),
             shared: Arc::clone(&shared),
             listen_only: options.listen_only,
@@ -175,10 +205,40 @@ impl Gateway {
             shared: Arc::clone(&shared),
         };
         threads.push(spawner.spawn(Thread::Ocp, "ocp".to_owned(), move || ocp::run(ocp))?);
+        if let (Some(plan), Some(ManagementOptions { version, config: effective, listener })) =
+            (&config.rcsp, options.management)
+        {
+            let identity = Identity {
+                version,
+                digest: config.digest.clone(),
+                plan: config.plan.clone(),
+                ocp: config.ocp.address,
+                tunnels: config.tunnels.iter().map(|tunnel| (tunnel.bus, tunnel.listen)).collect(),
+                config: effective,
+                listen_only: options.listen_only,
+                remote_stop: plan.remote_stop,
+                started_at: clock::now(),
+            };
+            let ends = management::Ends {
+                plan: plan.clone(),
+                listener,
+                desk: GatewayDesk::new(identity, Arc::clone(&shared), mirror_rx, peers_rx, happenings_rx),
+                events: events_tx.clone(),
+                shared: Arc::clone(&shared),
+            };
+            threads.push(spawner.spawn(Thread::Rcsp, "rcsp".to_owned(), move || management::run(ends))?);
+        }
         if !tcpcan.tunnels.is_empty() {
             threads.push(spawner.spawn(Thread::Tcpcan, "tcpcan".to_owned(), move || tcpcan::run(&tcpcan))?);
         }
-        Ok(Self { shared, events: events_rx, tunnel_news: news_rx, threads })
+        Ok(Self { shared, events: events_rx, tunnel_news: news_rx, happenings: happenings_tx, threads })
+    }
+
+    /// Tells the management plane what has happened, if there is anything to tell.
+    pub fn tell(&self, happening: Option<Happening>) {
+        if let Some(happening) = happening {
+            self.happenings.offer((clock::now(), happening));
+        }
     }
 
     /// Waits until every thread has ended; they end after the watchdog did.

@@ -55,6 +55,8 @@ pub(super) struct Ends {
     pub(super) sockets: Rx<ActuatorSocket>,
     pub(super) dead: Tx<Port>,
     pub(super) status: Tx<Status>,
+    /// The same for the management plane.
+    pub(super) mirror: Tx<Status>,
     pub(super) events: Tx<Event>,
     pub(super) shared: Arc<Shared>,
     pub(super) listen_only: bool,
@@ -320,6 +322,7 @@ impl Watchdog {
         if changed || now.since(self.status_at) >= STATUS_PERIOD {
             self.status_at = now;
             self.ends.status.offer(status);
+            self.ends.mirror.offer(status);
         }
         let news = self.told.is_none_or(|told| {
             told.checklist != status.checklist || told.faults != status.faults || told.state != status.state

@@ -10,9 +10,13 @@ use crate::can::Id;
 use crate::can::errorframe::ErrorClass;
 use crate::io::canbus::OpenCause;
 use crate::io::tcp::LinkError;
-use crate::limits::TUNNEL_PEERS;
+use crate::limits::{TUNNEL_CALLERS, TUNNEL_PEERS};
+use crate::nodes::management::facts::PeerFacts;
 use crate::nodes::tunnel::{Count, Counts, LaneEnd};
 use crate::safety::injection::Refusal;
+
+/// What is known of the peers at one moment.
+pub type Peers = heapless::Vec<PeerFacts, { TUNNEL_PEERS + TUNNEL_CALLERS }>;
 
 /// Something worth a log line.
 #[derive(Debug, Clone, Copy)]

@@ -6,9 +6,11 @@
 
 mod accept;
 mod batch;
+pub mod controller;
 pub mod error;
 pub mod hub;
 mod kernel;
+mod netlink;
 pub mod queue;
 mod sim;
 mod switch;

@@ -123,6 +123,13 @@ impl Counts {
         Count::ALL.iter().map(|count| (*count, self.get(*count)))
     }
 
+    /// Frames that were dropped or refused on the way to their bus or their peer.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        let is_loss = |text: &str| text.contains("frames dropped") || text.contains("frames refused");
+        self.iter().filter(|(count, _)| is_loss(count.text())).map(|(_, value)| value).sum()
+    }
+
     /// The sum of all reasons whose words begin so.
     #[must_use]
     pub fn sum(&self, beginning: &str) -> u64 {

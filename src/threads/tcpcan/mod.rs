@@ -22,13 +22,14 @@ use crate::io::canbus::{Accept, BusAddress};
 use crate::io::clock;
 use crate::io::tcp::{Connector, LinkError, Listener, Progress, TcpLink};
 use crate::limits::{TUNNEL_CALLERS, TUNNEL_PEERS};
+use crate::nodes::management::facts::PeerFacts;
 pub use crate::nodes::tunnel::{Count, Counts};
 use crate::nodes::tunnel::{Lane, LaneSettings, Role, Way};
 use crate::safety::allow::AllowList;
 use crate::safety::injection::{Injection, Record};
 use crate::safety::input::StateName;
 use crate::time::{Duration, Instant};
-pub use crate::topology::tunnel::{Ended, News, What};
+pub use crate::topology::tunnel::{Ended, News, Peers, What};
 
 /// Longest wait of one turn: the end of the program is noticed within it.
 const TURN: Duration = Duration::from_millis(100);
@@ -171,6 +172,26 @@ impl Tunnel {
             counts.absorb(&peer.lane.counts());
         }
         counts
+    }
+
+    /// What is known of each peer.
+    #[must_use]
+    pub fn peer_facts(&self) -> Peers {
+        let facts = self.peers.iter().map(|(peer, _)| {
+            let counts = peer.lane.counts();
+            PeerFacts {
+                address: peer.address,
+                bus: peer.bus,
+                agreed: peer.lane.is_agreed(),
+                since: peer.since,
+                to_bus: counts.get(Count::ToBus),
+                to_peer: counts.get(Count::ToPeer),
+                waiting: counts.get(Count::ToBusWaiting) + counts.get(Count::ToPeerWaiting),
+                dropped: counts.dropped(),
+            }
+        });
+        // Room for all of them by the two limits.
+        facts.take(Peers::new().capacity()).collect()
     }
 
     /// Peers connected now.

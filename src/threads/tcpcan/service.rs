@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Bus, Door, Guard, News, Settings, Tunnel, What};
+use super::{Bus, Door, Guard, News, Peers, Settings, Tunnel, What};
 use crate::can::Id;
 use crate::config::TunnelPlan;
 use crate::io::canbus::{Accept, BusAddress};
@@ -23,11 +23,15 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// Longest turn: how fresh the published counters are.
 const TURN: Duration = Duration::from_millis(100);
 
+/// How fresh the list of peers is.
+const PEERS_PERIOD: Duration = Duration::from_millis(100);
+
 /// What the thread can reach.
 pub(in crate::threads) struct Ends {
     /// The tunnels.
     pub(in crate::threads) tunnels: Vec<Place>,
     pub(in crate::threads) news: Tx<News>,
+    pub(in crate::threads) peers: Tx<Peers>,
     pub(in crate::threads) shared: Arc<Shared>,
 }
 
@@ -78,6 +82,7 @@ pub(in crate::threads) fn run(ends: &Ends) {
         .map(|(index, place)| Closed { plan: place.plan.clone(), index, told: None })
         .collect();
     let mut tried_at: Option<Instant> = None;
+    let mut peers_at: Option<Instant> = None;
     while !ends.shared.ended() {
         fault_point::pass("tcpcan");
         let now = clock::now();
@@ -88,6 +93,10 @@ pub(in crate::threads) fn run(ends: &Ends) {
         tunnel.turn(TURN, &|| ends.shared.state(), &mut |news| ends.tell(news));
         ends.shared.tunnel.publish(&tunnel.counts());
         ends.shared.set_counter(Counter::TunnelNewsDropped, ends.news.dropped());
+        if peers_at.is_none_or(|at| now.since(at) >= PEERS_PERIOD) {
+            peers_at = Some(now);
+            ends.peers.offer(ends.of_gateway(tunnel.peer_facts()));
+        }
     }
     tunnel.stop();
     ends.shared.tunnel.publish(&tunnel.counts());
@@ -114,8 +123,18 @@ fn open(door: &mut Closed, tunnel: &mut Tunnel, ends: &Ends) -> bool {
 
 impl Ends {
     fn tell(&self, news: News) {
-        // The log names the gateway's buses; the tunnel counts its own.
-        let bus = self.tunnels.get(news.bus).map_or(news.bus, |place| place.plan.bus);
-        self.news.offer(News { bus, ..news });
+        self.news.offer(News { bus: self.bus(news.bus), ..news });
+    }
+
+    /// The gateway's index of a bus: the tunnel counts its own.
+    fn bus(&self, index: usize) -> usize {
+        self.tunnels.get(index).map_or(index, |place| place.plan.bus)
+    }
+
+    fn of_gateway(&self, mut peers: Peers) -> Peers {
+        for peer in &mut peers {
+            peer.bus = self.bus(peer.bus);
+        }
+        peers
     }
 }

@@ -1,0 +1,318 @@
+//! What the rcsp thread knows of the gateway: the facts behind every answer, gathered from the other threads.
+//!
+//! Owns the gathering: rates out of counters, percentiles of the last minute, what the kernel says of the controllers. Relies
+//! on `nodes::management` for every answer. Never sends to the watchdog: a request is a bit that it reads in its own time.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::fault_point;
+use super::rcsp::Server;
+use crate::can::BusAddress;
+use crate::config::RcspPlan;
+use crate::io::canbus::controller::{self, Controller};
+use crate::io::clock;
+use crate::io::tcp::Listener;
+use crate::nodes::management::facts::{BusFacts, Facts, Identity, SendFacts};
+use crate::nodes::management::history::Happening;
+use crate::nodes::management::{Management, Request, knows_command};
+use crate::nodes::rcsp::{Answer, Asked, Desk, Door, Event as Published, Service};
+use crate::nodes::spread::Recent;
+use crate::safety::faults::Fault;
+use crate::safety::input::Status;
+use crate::time::{Duration, Instant, millis_f64};
+use crate::topology::tunnel::Peers;
+use crate::topology::{Event, Rx, Shared, Tx};
+
+/// Facts are not gathered again within this: a client that asks as fast as it can is told the same.
+const FRESH: Duration = Duration::from_millis(20);
+
+/// Rates are taken over at least this long.
+const RATE: Duration = Duration::from_secs(1);
+
+/// The kernel is asked about the controllers this often, and only while somebody wants to know.
+const CONTROLLER: Duration = Duration::from_secs(1);
+
+/// Nobody has asked for anything for so long: the kernel is left alone.
+const UNASKED: Duration = Duration::from_secs(10);
+
+/// What was counted on a bus at one moment.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    at: Instant,
+    frames: u64,
+    nominal_bits: u64,
+    data_bits: u64,
+}
+
+/// One bus as it is watched.
+#[derive(Debug)]
+struct Bus {
+    address: Option<BusAddress>,
+    controller: Option<Controller>,
+    before: Option<Counted>,
+    frames_per_s: f64,
+    nominal_bits_per_s: f64,
+    data_bits_per_s: f64,
+}
+
+/// The gateway as the management plane sees it.
+#[derive(Debug)]
+pub(super) struct GatewayDesk {
+    management: Management,
+    shared: Arc<Shared>,
+    status: Rx<Status>,
+    peers: Rx<Peers>,
+    happenings: Rx<(Instant, Happening)>,
+    newest_status: Option<Status>,
+    newest_peers: Peers,
+    buses: Vec<Bus>,
+    ocp_latency: Recent,
+    door_to_bus: Recent,
+    gathered_at: Option<Instant>,
+    controllers_at: Option<Instant>,
+    asked_at: Option<Instant>,
+}
+
+impl GatewayDesk {
+    pub(super) fn new(
+        identity: Identity,
+        shared: Arc<Shared>,
+        status: Rx<Status>,
+        peers: Rx<Peers>,
+        happenings: Rx<(Instant, Happening)>,
+    ) -> Self {
+        let buses = identity.plan.buses.iter().map(|bus| Bus {
+            address: bus.interface.parse().ok(),
+            controller: None,
+            before: None,
+            frames_per_s: 0.0,
+            nominal_bits_per_s: 0.0,
+            data_bits_per_s: 0.0,
+        });
+        Self {
+            buses: buses.collect(),
+            management: Management::new(identity),
+            shared,
+            status,
+            peers,
+            happenings,
+            newest_status: None,
+            newest_peers: Peers::new(),
+            ocp_latency: Recent::default(),
+            door_to_bus: Recent::default(),
+            gathered_at: None,
+            controllers_at: None,
+            asked_at: None,
+        }
+    }
+
+    /// Gathers everything, if what is there is not fresh.
+    fn gather(&mut self, now: Instant) {
+        while let Some((at, happening)) = self.happenings.take() {
+            self.management.take(at, &happening);
+        }
+        if self.gathered_at.is_some_and(|at| now.since(at) < FRESH) {
+            return;
+        }
+        self.gathered_at = Some(now);
+        while let Some(status) = self.status.take() {
+            self.newest_status = Some(status);
+        }
+        while let Some(peers) = self.peers.take() {
+            self.newest_peers = peers;
+        }
+        let is_wanted = self.asked_at.is_some_and(|at| now.since(at) < UNASKED);
+        if is_wanted && self.controllers_at.is_none_or(|at| now.since(at) >= CONTROLLER) {
+            self.controllers_at = Some(now);
+            for bus in &mut self.buses {
+                bus.controller = bus.address.as_ref().and_then(controller::ask_kernel);
+            }
+        }
+        let facts = self.facts(now);
+        self.management.set_facts(now, facts);
+    }
+
+    fn facts(&mut self, now: Instant) -> Facts {
+        let gauges = &self.shared.gauges;
+        self.ocp_latency.look(now, || gauges.ocp_latency.counted());
+        self.door_to_bus.look(now, || gauges.door_to_bus.counted());
+        let age = |at: Option<Instant>| at.map(|at| millis_f64(now.since(at)));
+        let sends =
+            gauges.sends.iter().take(self.management.identity().plan.send.len()).map(|send| SendFacts {
+                written: send.written.load(Relaxed),
+                refused: send.refused.load(Relaxed),
+                confirmed: send.confirmed.load(Relaxed),
+                confirmed_age_ms: age(send.confirmed_at()),
+                period: send.period.counted().percentiles(),
+            });
+        let buses = self.buses.iter_mut().zip(&gauges.buses).map(|(bus, gauge)| {
+            let counted = Counted {
+                at: now,
+                frames: gauge.frames.load(Relaxed),
+                nominal_bits: gauge.nominal_bits.load(Relaxed),
+                data_bits: gauge.data_bits.load(Relaxed),
+            };
+            bus.rate(counted);
+            let controller = bus.controller.clone().unwrap_or_default();
+            BusFacts {
+                up: gauge.up.load(Relaxed),
+                // What the kernel was asked is newer than the last error message, where it knows.
+                controller: controller.state.or_else(|| gauge.controller()),
+                errors: controller.errors.or_else(|| gauge.counters().map(|(t, r)| (t.into(), r.into()))),
+                bitrate_bps: controller.bitrate_bps,
+                data_bitrate_bps: controller.data_bitrate_bps,
+                load_percent: bus.load_percent(&controller),
+                driver: controller.kind,
+                frames_per_s: bus.frames_per_s,
+                frames: counted.frames,
+                error_messages: gauge.errors.load(Relaxed),
+                dropped: gauge.lost.load(Relaxed),
+            }
+        });
+        Facts {
+            status: self.newest_status,
+            connected: self.shared.link().is_some(),
+            message_age_ms: age(gauges.message_at.get()),
+            ack_age_ms: age(gauges.ack_at.get()),
+            counter_age_ms: age(gauges.counter_at.get()),
+            buses: buses.collect(),
+            sends: sends.collect(),
+            peers: self.newest_peers.to_vec(),
+            ocp_latency: self.ocp_latency.percentiles(&gauges.ocp_latency.counted()),
+            door_to_bus: self.door_to_bus.percentiles(&gauges.door_to_bus.counted()),
+            counters: self.shared.counters().map(|(counter, value)| (counter.text(), value)).collect(),
+            tunnel_counters: self.shared.tunnel.iter().map(|(count, value)| (count.text(), value)).collect(),
+        }
+    }
+
+    /// Hands what a person asked for to the core.
+    fn hand_on(&mut self, now: Instant) {
+        for request in self.management.take_requests() {
+            match request {
+                Request::SafeStop => self.shared.trip(Fault::StopRequested.into(), now),
+                Request::Acknowledge => self.shared.request_acknowledge(),
+                Request::EnterDiag => self.shared.request_enter_diag(),
+                Request::LeaveDiag => self.shared.request_leave_diag(),
+            }
+        }
+    }
+}
+
+impl Bus {
+    /// Takes the rates once enough time has passed.
+    fn rate(&mut self, counted: Counted) {
+        let Some(before) = self.before else {
+            self.before = Some(counted);
+            return;
+        };
+        let time = counted.at.since(before.at);
+        if time < RATE {
+            return;
+        }
+        let per_s = |now: u64, before: u64| {
+            // More than 2^32 bits between two looks would take hours of a bus.
+            let more = u32::try_from(now.wrapping_sub(before)).unwrap_or(u32::MAX);
+            f64::from(more) / time.as_secs_f64()
+        };
+        self.frames_per_s = per_s(counted.frames, before.frames);
+        self.nominal_bits_per_s = per_s(counted.nominal_bits, before.nominal_bits);
+        self.data_bits_per_s = per_s(counted.data_bits, before.data_bits);
+        self.before = Some(counted);
+    }
+
+    /// The share of the bus that is in use, where its bit rate is known.
+    fn load_percent(&self, controller: &Controller) -> Option<f64> {
+        let nominal = f64::from(controller.bitrate_bps?);
+        let data = controller.data_bitrate_bps.map_or(nominal, f64::from);
+        Some(100.0 * (self.nominal_bits_per_s / nominal + self.data_bits_per_s / data))
+    }
+}
+
+/// An address that cannot be had (another gateway's, a network that comes up later) is tried again after this.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Longest turn: how late an event is told, and the end of the program noticed.
+const TURN: Duration = Duration::from_millis(100);
+
+/// What the thread can reach.
+pub(super) struct Ends {
+    pub(super) plan: RcspPlan,
+    pub(super) listener: Option<Listener>,
+    pub(super) desk: GatewayDesk,
+    pub(super) events: Tx<Event>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// Runs until the watchdog has ended.
+pub(super) fn run(ends: Ends) {
+    let Ends { plan, mut listener, mut desk, events, shared } = ends;
+    let mut server = Server::new(plan.allow);
+    let (mut told, mut tried_at, mut is_open) = (None, None, false);
+    while !shared.ended() {
+        fault_point::pass("rcsp");
+        let now = clock::now();
+        if !is_open && (listener.is_some() || tried_at.is_none_or(|at| now.since(at) >= LISTEN_AGAIN)) {
+            tried_at = Some(now);
+            match listener.take().map_or_else(|| Listener::bind(plan.listen), Ok) {
+                Ok(bound) => {
+                    let address = bound.local_address().unwrap_or(plan.listen);
+                    // The first of four places.
+                    is_open = server.listen(bound).is_ok();
+                    events.offer(Event::RcspListening(address));
+                }
+                Err(error) => {
+                    let errno = error.raw_os_error().unwrap_or(0);
+                    if told.replace(errno) != Some(errno) {
+                        events.offer(Event::RcspNotListening(errno));
+                    }
+                }
+            }
+        }
+        server.turn(TURN, &mut desk);
+        desk.management.set_own_counters(server.counts().iter().collect());
+    }
+    server.stop(&mut desk);
+}
+
+impl Desk for GatewayDesk {
+    fn knows_command(&self, command: &str) -> bool {
+        knows_command(command)
+    }
+
+    fn answer(&mut self, now: Instant, asked: &Asked<'_>) -> Answer {
+        self.asked_at = Some(now);
+        self.gather(now);
+        let answer = self.management.answer(now, asked);
+        self.hand_on(now);
+        answer
+    }
+
+    fn settle(&mut self, now: Instant, ticket: u64) -> Option<Answer> {
+        self.gather(now);
+        self.management.settle(now, ticket)
+    }
+
+    fn forget(&mut self, ticket: u64) {
+        self.management.forget(ticket);
+    }
+
+    fn knows_device(&self, device: &str) -> bool {
+        self.management.has_device(device)
+    }
+
+    fn knows_topic(&self, device: Option<&str>, publisher: &str, topic: &str) -> bool {
+        self.management.has_topic(device, publisher, topic)
+    }
+}
+
+impl Service for GatewayDesk {
+    fn turn(&mut self, now: Instant) -> Vec<Published> {
+        self.gather(now);
+        self.management.take_fresh(now)
+    }
+
+    fn told(&mut self, now: Instant, door: Door) {
+        self.management.take_door(now, door);
+    }
+}
