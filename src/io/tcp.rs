@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::socket::{MsgFlags, getsockopt, recv, send, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, Shutdown, getsockopt, recv, send, setsockopt, shutdown, sockopt};
 use nix::sys::time::TimeSpec;
 
 pub use self::connect::{Connector, Progress};
@@ -200,6 +200,14 @@ impl TcpLink {
         sys::unread(self.stream.as_fd()).map_err(LinkError::from)
     }
 
+    /// Says to the peer that nothing more comes; reading goes on.
+    ///
+    /// # Errors
+    /// [`LinkError`]: the connection has ended already.
+    pub fn finish_writing(&self) -> Result<(), LinkError> {
+        shutdown(self.stream.as_raw_fd(), Shutdown::Write).map_err(LinkError::from)
+    }
+
     /// Makes the next close a reset: the peer sees the connection cut, and what is unsent is lost.
     pub fn reset_on_close(&self) {
         // Where it cannot be set the peer sees an orderly end instead.
@@ -331,6 +339,16 @@ mod tests {
         assert_eq!(&buffer[..5], b"hello");
         drop(server);
         assert_eq!(read(&client, &mut buffer), Err(LinkError::Closed));
+    }
+
+    #[test]
+    fn one_side_can_end_while_the_other_goes_on() {
+        let (client, server) = pair();
+        let mut buffer = [0; 16];
+        server.finish_writing().unwrap();
+        assert_eq!(read(&client, &mut buffer), Err(LinkError::Closed));
+        assert_eq!(client.try_write(b"more"), Ok(4));
+        assert_eq!(read(&server, &mut buffer), Ok(4));
     }
 
     #[test]

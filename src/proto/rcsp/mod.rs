@@ -6,6 +6,8 @@
 
 pub mod body;
 pub mod envelope;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod header;
 pub mod reader;
 pub mod reply;

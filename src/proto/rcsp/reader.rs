@@ -66,6 +66,12 @@ impl Reader {
         self.place != Place::Header(0)
     }
 
+    /// Bytes that are held for the message that is arriving.
+    #[must_use]
+    pub const fn held_bytes(&self) -> usize {
+        self.body.capacity()
+    }
+
     /// Takes bytes up to the end of one message: how many, and the message if it is complete. The rest is for the next
     /// call; nothing is left only when no message came.
     ///
