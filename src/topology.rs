@@ -205,6 +205,7 @@ impl Edge {
 
     /// The row of this channel.
     #[must_use]
+    #[allow(clippy::too_many_lines, reason = "a table: one row for each channel")]
     pub const fn spec(self) -> EdgeSpec {
         const fn row(
             from: Thread,

@@ -56,6 +56,14 @@ struct Bus {
     data_bits_per_s: f64,
 }
 
+/// What the other threads tell.
+#[derive(Debug)]
+pub(super) struct Mirrors {
+    pub(super) status: Rx<Status>,
+    pub(super) peers: Rx<Peers>,
+    pub(super) happenings: Rx<(Instant, Happening)>,
+}
+
 /// The gateway as the management plane sees it.
 #[derive(Debug)]
 pub(super) struct GatewayDesk {
@@ -75,13 +83,8 @@ pub(super) struct GatewayDesk {
 }
 
 impl GatewayDesk {
-    pub(super) fn new(
-        identity: Identity,
-        shared: Arc<Shared>,
-        status: Rx<Status>,
-        peers: Rx<Peers>,
-        happenings: Rx<(Instant, Happening)>,
-    ) -> Self {
+    pub(super) fn new(identity: Identity, shared: Arc<Shared>, mirrors: Mirrors) -> Self {
+        let Mirrors { status, peers, happenings } = mirrors;
         let buses = identity.plan.buses.iter().map(|bus| Bus {
             address: bus.interface.parse().ok(),
             controller: None,
@@ -247,7 +250,7 @@ pub(super) struct Ends {
 /// Runs until the watchdog has ended.
 pub(super) fn run(ends: Ends) {
     let Ends { plan, mut listener, mut desk, events, shared } = ends;
-    let mut server = Server::new(plan.allow);
+    let mut server = Server::allowing(plan.allow);
     let (mut told, mut tried_at, mut is_open) = (None, None, false);
     while !shared.ended() {
         fault_point::pass("rcsp");

@@ -21,7 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::config::{Config, UserForm as ConfiguredForm};
+use crate::config::{Config, TunnelPlan, UserForm as ConfiguredForm};
 use crate::io::runtime::{LastCounters, RuntimeDirectory};
 use crate::io::tcp::Listener;
 use crate::io::{clock, sys};
@@ -127,20 +127,11 @@ impl Gateway {
             },
         );
         let node = WatchdogNode::new(core);
-        let tunnels = config.tunnels.iter().filter_map(|tunnel| {
-            let bus = config.plan.buses.get(tunnel.bus)?;
-            Some(tcpcan::Place {
-                plan: tunnel.clone(),
-                bus: bus.interface.parse().ok()?,
-                fd: bus.fd,
-                own: node.own_ids(tunnel.bus).collect(),
-            })
-        });
         let (peers_tx, peers_rx) = channel(Edge::PeersToRcsp);
         let (mirror_tx, mirror_rx) = channel(Edge::StatusToRcsp);
         let (happenings_tx, happenings_rx) = channel(Edge::Happenings);
         let tcpcan = tcpcan::Ends {
-            tunnels: tunnels.collect(),
+            tunnels: places(config, &node),
             news: news_tx,
             peers: peers_tx,
             shared: Arc::clone(&shared),
@@ -205,27 +196,10 @@ impl Gateway {
             shared: Arc::clone(&shared),
         };
         threads.push(spawner.spawn(Thread::Ocp, "ocp".to_owned(), move || ocp::run(ocp))?);
-        if let (Some(plan), Some(ManagementOptions { version, config: effective, listener })) =
-            (&config.rcsp, options.management)
+        let mirrors = management::Mirrors { status: mirror_rx, peers: peers_rx, happenings: happenings_rx };
+        if let Some(ends) =
+            management_ends(config, options.management, options.listen_only, mirrors, &events_tx, &shared)
         {
-            let identity = Identity {
-                version,
-                digest: config.digest.clone(),
-                plan: config.plan.clone(),
-                ocp: config.ocp.address,
-                tunnels: config.tunnels.iter().map(|tunnel| (tunnel.bus, tunnel.listen)).collect(),
-                config: effective,
-                listen_only: options.listen_only,
-                remote_stop: plan.remote_stop,
-                started_at: clock::now(),
-            };
-            let ends = management::Ends {
-                plan: plan.clone(),
-                listener,
-                desk: GatewayDesk::new(identity, Arc::clone(&shared), mirror_rx, peers_rx, happenings_rx),
-                events: events_tx.clone(),
-                shared: Arc::clone(&shared),
-            };
             threads.push(spawner.spawn(Thread::Rcsp, "rcsp".to_owned(), move || management::run(ends))?);
         }
         if !tcpcan.tunnels.is_empty() {
@@ -260,6 +234,51 @@ impl Gateway {
     pub fn all_ended(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
     }
+}
+
+/// What the rcsp thread needs; none where there is no management plane.
+fn management_ends(
+    config: &Config,
+    options: Option<ManagementOptions>,
+    listen_only: bool,
+    mirrors: management::Mirrors,
+    events: &Tx<Event>,
+    shared: &Arc<Shared>,
+) -> Option<management::Ends> {
+    let plan = config.rcsp.clone()?;
+    let ManagementOptions { version, config: effective, listener } = options?;
+    let identity = Identity {
+        version,
+        digest: config.digest.clone(),
+        plan: config.plan.clone(),
+        ocp: config.ocp.address,
+        tunnels: config.tunnels.iter().map(|tunnel| (tunnel.bus, tunnel.listen)).collect(),
+        config: effective,
+        listen_only,
+        remote_stop: plan.remote_stop,
+        started_at: clock::now(),
+    };
+    Some(management::Ends {
+        desk: GatewayDesk::new(identity, Arc::clone(shared), mirrors),
+        plan,
+        listener,
+        events: events.clone(),
+        shared: Arc::clone(shared),
+    })
+}
+
+/// The tunnels that the configuration asks for, with what each must know of its bus.
+fn places(config: &Config, node: &WatchdogNode) -> Vec<tcpcan::Place> {
+    let place = |tunnel: &TunnelPlan| {
+        let bus = config.plan.buses.get(tunnel.bus)?;
+        Some(tcpcan::Place {
+            plan: tunnel.clone(),
+            bus: bus.interface.parse().ok()?,
+            fd: bus.fd,
+            own: node.own_ids(tunnel.bus).collect(),
+        })
+    };
+    config.tunnels.iter().filter_map(place).collect()
 }
 
 /// Starts threads that report their own panic.

@@ -82,9 +82,15 @@ impl Default for Server {
 }
 
 impl Server {
-    /// A server that nobody can reach yet, and who may connect beside this machine.
+    /// A server that nobody can reach yet, for this machine alone.
     #[must_use]
-    pub fn new(allow: AllowList) -> Self {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same, and who may connect beside this machine.
+    #[must_use]
+    pub fn allowing(allow: AllowList) -> Self {
         Self { allow, ..Self::default() }
     }
 
