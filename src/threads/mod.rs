@@ -10,6 +10,7 @@ mod can;
 mod fault_point;
 mod ocp;
 pub mod player;
+pub mod rcsp_client;
 pub mod station;
 pub mod tcpcan;
 mod watchdog;
