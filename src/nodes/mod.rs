@@ -9,6 +9,7 @@ pub mod management;
 pub mod ocp;
 pub mod player;
 pub mod rcsp;
+pub mod rcsp_client;
 pub mod report;
 pub mod spread;
 pub mod station;

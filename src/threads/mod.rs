@@ -12,6 +12,7 @@ mod management;
 mod ocp;
 pub mod player;
 pub mod rcsp;
+pub mod rcsp_client;
 pub mod station;
 pub mod tcpcan;
 mod watchdog;

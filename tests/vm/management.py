@@ -203,7 +203,7 @@ def a_lockout_is_acknowledged_here_and_only_when_its_cause_has_gone(bench):
     client = Client(asked_at(drive))
     expect(client.ok("GwGetStatus")["State"] != "LOCKOUT", "the marker survived the acknowledgement")
     # Diagnosis: from SAFE, at standstill.
-    drive.server.say("fault Dead")
+    drive.server.say("silence on")
     drive.wait_state("SAFE", 20)
     told = client.ok("GwEnterDiag")
     expect(told["State"] == "DIAG", f"{told}")
