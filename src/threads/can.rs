@@ -104,13 +104,20 @@ impl Ends {
     /// Reads until the interface is gone.
     fn read(&self, port: &Port, mut proof: bool) {
         let mut lost = 0;
+        let mut up = true;
         let mut checked_at = clock::now();
         while !self.shared.ended() {
             fault_point::pass("can");
             let received = port.recv(Some(READ_TURN));
             let now = clock::now();
             self.shared.beat_can(self.bus, now);
-            self.note_up(received.is_ok());
+            // That the interface went down is told once; until it is up again there is only silence.
+            up = match received {
+                Ok(Some(_)) => true,
+                Ok(None) => up || port.is_up(),
+                Err(_) => false,
+            };
+            self.note_up(up);
             if !proof && now.since(checked_at) >= PROOF_CHECK {
                 checked_at = now;
                 proof = Proof::of(port).is_enough(self.echo);
