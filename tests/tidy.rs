@@ -87,6 +87,7 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("src/proto/tcpcan/fuzz.rs", "properties for tests and fuzz targets: they report by panicking"),
     ("src/proto/tcpcan/fuzz/outbox.rs", "the same"),
     ("src/proto/ocp/player/fuzz.rs", "the same"),
+    ("src/proto/assetto/fuzz.rs", "the same"),
 ];
 
 fn root() -> &'static Path {
