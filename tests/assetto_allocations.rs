@@ -1,5 +1,5 @@
-//! A datagram of a driving simulator costs no allocation: bytes to values, for every message of a server and of the game,
-//! and the commands that ask for them.
+//! A datagram of a driving simulator costs no allocation: bytes to values, for every message of a server and of the
+//! game, and the commands that ask for them.
 
 #![allow(unsafe_code, reason = "a counting allocator is the only witness of allocations")]
 

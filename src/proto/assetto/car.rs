@@ -1,7 +1,7 @@
 //! What a server says about one car: where it is, who drives it, what it hits.
 //!
-//! Owns the bodies of these messages. Relies on [`super::wire`]. Never judges a number: what is not finite is shown as it
-//! came, and [`CarUpdate::is_finite`] says so.
+//! Owns the bodies of these messages. Relies on [`super::wire`]. Never judges a number: what is not finite is shown
+//! as it came, and [`CarUpdate::is_finite`] says so.
 
 use super::id;
 use super::text::Text;
@@ -100,11 +100,12 @@ impl<'d> Connection<'d> {
         out.narrow(self.car_skin)
     }
 
-    /// Whether these are names and numbers that a driver and a car can have: a check of a layout that was guessed.
+    /// Whether these are names and numbers that a driver and a car can have, or an empty slot: a check of a layout that
+    /// was guessed. Of a wide text that is taken for a narrow one, one of the first three bytes is zero.
     pub(super) fn is_plausible(&self) -> bool {
-        let has_number = !self.driver_guid.is_empty() && self.driver_guid.chars().all(|c| c.is_ascii_digit());
+        let is_number = self.driver_guid.chars().all(|c| c.is_ascii_digit());
         let names = [self.driver_name, self.car_model, self.car_skin];
-        has_number && !self.car_model.is_empty() && names.into_iter().all(Text::is_printable)
+        is_number && self.car_model.chars().count() >= 3 && names.into_iter().all(Text::is_printable)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a plugin tells a server.
 //!
-//! Owns the ten commands, both directions. Relies on [`super::wire`]. Never decides whether a command may be sent: nothing in the
-//! protocol protects a server or its players from any of them.
+//! Owns the ten commands, both directions. Relies on [`super::wire`]. Never decides whether a command may be sent:
+//! nothing in the protocol protects a server or its players from any of them.
 
 use super::id;
 use super::text::Text;

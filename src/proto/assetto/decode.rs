@@ -1,7 +1,7 @@
 //! Bytes to events: one datagram, or a capture in which datagrams stand one behind the other.
 //!
-//! Owns what differs between servers, what is learned about the one that speaks, and the counts. Relies on [`super::event`].
-//! Never carries a byte over to the next datagram.
+//! Owns what differs between servers, what is learned about the one that speaks, and the counts. Relies on
+//! [`super::event`]. Never carries a byte over to the next datagram.
 
 use super::car::{CarInfo, CarUpdate, ClientEvent, Connection};
 use super::event::{Event, Session};
@@ -87,8 +87,8 @@ fn read(bytes: &[u8], dialect: Dialect, extent: Extent) -> Result<Decoded<'_>, W
     Ok(Decoded { event, used: reader.used() })
 }
 
-/// Early ACSM servers answer in the layout of a connection. It is taken where the usual layout does not end where the message ends,
-/// this one does, and everything in it is plausible.
+/// Early ACSM servers answer in the layout of a connection. It is taken where the usual layout does not end where the
+/// message ends, this one does, and everything in it is plausible.
 fn car_info<'d>(reader: &mut Reader<'d>, extent: Extent) -> Result<Event<'d>, WireError> {
     let mut early = reader.clone();
     let usual = CarInfo::read(reader);

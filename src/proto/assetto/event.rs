@@ -1,7 +1,8 @@
 //! Every message of a server, as a value and as bytes.
 //!
 //! Owns the list of the messages and the description of a session. Relies on [`super::car`], [`super::lap`] and
-//! [`super::wire`]; [`super::decode`] turns bytes into these values. Never keeps a byte: texts are borrowed from the datagram.
+//! [`super::wire`]; [`mod@super::decode`] turns bytes into these values. Never keeps a byte: texts are borrowed from the
+//! datagram.
 
 use super::car::{CarInfo, CarUpdate, ClientEvent, Connection};
 use super::decode::Extent;
@@ -210,9 +211,9 @@ impl<'d> Session<'d> {
 
 /// Whether the text at the front of `rest`, with the elapsed time behind it, has four bytes for each character.
 ///
-/// Not by the length alone: a wide one that is cut off has the length of a narrow one with something behind it. Of a wide text of
-/// four and more characters one of the first `n` bytes is zero, and no name contains a zero. For one to three characters, which
-/// no known weather has, the length of the datagram decides where it can.
+/// Not by the length alone: a wide one that is cut off has the length of a narrow one with something behind it. Of a
+/// wide text of four and more characters one of the first `n` bytes is zero, and no name contains a zero. For one to
+/// three characters, which no known weather has, the length of the datagram decides where it can.
 fn is_weather_wide(rest: &[u8], extent: Extent) -> bool {
     let Some((n, text)) = rest.split_first() else { return false };
     let units = usize::from(*n);

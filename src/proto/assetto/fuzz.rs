@@ -1,7 +1,8 @@
 //! What must hold for every input of this protocol, as functions that panic where it does not.
 //!
-//! Owns the properties that the fuzz target under `fuzz/` and the seeded tests share, with a second reading of the protocol: a
-//! table of keys and types, and JSON made from it. Relies on `serde_json`. Never part of the gateway: nothing outside tests calls it.
+//! Owns the properties that the fuzz target under `fuzz/` and the seeded tests share, with a second reading of the
+//! protocol: a table of keys and types, and JSON made from it. Relies on `serde_json`. Never part of the gateway:
+//! nothing outside tests calls it.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,8 +23,8 @@ use super::lap::EntryForm;
 use super::wire::{EncodeError, WireError};
 use crate::limits::ASSETTO_DATAGRAM;
 
-/// The fields of a server's message in their order. `B` u8, `b` bool, `H` u16, `I` u32, `i` i32, `f` f32, `V` three of them, `N` str,
-/// `W` wstr, `S` str or wstr, `L` the places behind a lap, `o` a car only in a collision of two.
+/// The fields of a server's message in their order. `B` u8, `b` bool, `H` u16, `I` u32, `i` i32, `f` f32, `V` three
+/// of them, `N` str, `W` wstr, `S` str or wstr, `L` the places behind a lap, `o` a car only in a collision of two.
 fn fields(id: u8) -> &'static [(&'static str, char)] {
     match id {
         id::NEW_SESSION | id::SESSION_INFO => &[
@@ -136,8 +137,8 @@ fn second_opinion(datagram: &[u8], wide_weather: bool) -> Option<(Value, usize)>
     Some((object.into(), at))
 }
 
-/// Reading a datagram is total and agrees with the second opinion, alone and in front of others; what is read is written as it came,
-/// but for a `true` that is not 1; what follows a message changes nothing.
+/// Reading a datagram is total and agrees with the second opinion, alone and in front of others; what is read is
+/// written as it came, but for a `true` that is not 1; what follows a message changes nothing.
 pub fn datagram(data: &[u8], dialect: Dialect) {
     let front = decode_front(data, dialect);
     check_opinion(data, front, dialect);
@@ -194,8 +195,9 @@ fn check_opinion(data: &[u8], decoded: Result<Decoded<'_>, WireError>, dialect: 
     }
 }
 
-/// Datagrams of any length behind each other, the first byte of each being its length: every one is counted once, and none knows of the
-/// one before it but for the dialect. Then the same bytes as a capture without borders, which comes to an end.
+/// Datagrams of any length behind each other, the first byte of each being its length: every one is counted once, and
+/// none knows of the one before it but for the dialect. Then the same bytes as a capture without borders, which comes
+/// to an end.
 pub fn server(data: &[u8]) {
     let mut decoder = Decoder::default();
     let (mut rest, mut datagrams, mut trailing) = (data, 0, 0);
@@ -243,8 +245,8 @@ pub fn command(data: &[u8]) {
     }
 }
 
-/// Reading what the game sends is total; what is read is written as it came, but for padding and for a `true` that is not 1. The bytes
-/// are also cut or filled up to each length that means something, an update with its first fields.
+/// Reading what the game sends is total; what is read is written as it came, but for padding and for a `true` that is
+/// not 1. The bytes are also cut or filled up to each length that means something, an update with its first fields.
 pub fn game(data: &[u8]) {
     game_datagram(data);
     for length in [game::REQUEST, game::HANDSHAKE, game::LAP, game::CAR_INFO] {
@@ -298,13 +300,16 @@ fn game_datagram(data: &[u8]) {
     }
 }
 
-/// All of it. The first byte chooses the dialect.
+/// All of it. The first byte chooses the side, for the sake of speed, and a server's dialect.
 pub fn assetto(data: &[u8]) {
     let Some((choice, data)) = data.split_first() else { return };
+    if choice & 8 != 0 {
+        game(data);
+        return;
+    }
     let lap_entry = [EntryForm::Eight, EntryForm::Seven, EntryForm::Six][usize::from(choice >> 1 & 3) % 3];
     datagram(data, Dialect::default());
     datagram(data, Dialect { lap_entry, has_grip: choice & 1 == 0 });
     server(data);
     command(data);
-    game(data);
 }

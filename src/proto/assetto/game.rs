@@ -1,7 +1,7 @@
 //! The telemetry of one player's game: pedals, steering and wheels, which no server knows.
 //!
-//! Owns the handshake and the two structures that follow it, both directions. Relies on [`super::wire`]. Never looks at the padding:
-//! it is memory of the game.
+//! Owns the handshake and the two structures that follow it, both directions. Relies on [`super::wire`]. Never looks
+//! at the padding: it is memory of the game.
 //!
 //! ```text
 //!   client -> game   HANDSHAKE                      12 bytes
@@ -267,8 +267,8 @@ impl<'d> RtLap<'d> {
     }
 }
 
-/// `RTCarInfo`: one step of the player's car. Wheels are front left, front right, rear left, rear right, as far as anybody
-/// says. Any number may be infinite or none at all: each is to be checked where it is used.
+/// `RTCarInfo`: one step of the player's car. Wheels are front left, front right, rear left, rear right, as far as
+/// anybody says. Any number may be infinite or none at all: each is to be checked where it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct RtCarInfo {
     /// Kilometres per hour.

@@ -1,9 +1,10 @@
 //! Messages as JSON, for people and for programs made for Python's acudpclient.
 //!
-//! Owns the names: those of acudpclient for what a server says, those of the game's documentation for the rest. Relies on `serde_json`
-//! and on the heap. Never used on the way to the bus.
+//! Owns the names: those of acudpclient for what a server says, those of the game's documentation for the rest.
+//! Relies on `serde_json` and on the heap. Never used on the way to the bus.
 //!
-//! A number that is not finite becomes null. A float is given with all the digits of the double that it is, as Python has it.
+//! A number that is not finite becomes null. A float is given with all the digits of the double that it is, as Python
+//! has it.
 
 use serde_json::{Map, Value, json};
 
@@ -183,11 +184,11 @@ impl Request {
 }
 
 impl GameMessage<'_> {
-    /// The game's name for the message.
+    /// The message's name; those of the structures are the game's own.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Handshake(_) => "handshackerResponse",
+            Self::Handshake(_) => "HandshakeResponse",
             Self::CarInfo(_) => "RTCarInfo",
             Self::Lap(_) => "RTLap",
         }

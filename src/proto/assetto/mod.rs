@@ -1,7 +1,7 @@
 //! Assetto Corsa over UDP: the plugin protocol of its servers (ACSP), and the telemetry of one player's game.
 //!
-//! Owns the messages of both, in both directions. Relies on nothing but a datagram. Never keeps a byte of it for the next one, and
-//! never allocates but for [`json`].
+//! Owns the messages of both, in both directions. Relies on nothing but a datagram. Never keeps a byte of it for the
+//! next one, and never allocates but for [`json`].
 //!
 //! ```text
 //!   +---------+------------------------------+
@@ -12,8 +12,9 @@
 //!   +----------------------------------------+
 //! ```
 //!
-//! The path in: [`decode::Decoder::handle_datagram`] -> [`Event`]. The path out: [`Command`]. Of the commands a gateway needs
-//! three; [`Command::acts_on_players`] names the others. [`game`] is the only feed with pedals and steering.
+//! The path in: [`decode::Decoder::handle_datagram`] -> [`Event`]. The path out: [`Command`]. Of the commands a
+//! gateway needs three; [`Command::acts_on_players`] names the others. [`game`] is the only feed with pedals and
+//! steering.
 //!
 //! Nothing in either protocol says when a message was made or who made it.
 

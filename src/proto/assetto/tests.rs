@@ -313,6 +313,8 @@ fn an_early_acsm_server_is_known_by_its_car_info_and_sends_no_grip() {
         car_model: "ks_ferrari_sf15t".into(),
         car_skin: "".into(),
     };
+    let empty_slot = Connection { driver_name: "".into(), driver_guid: "".into(), ..connection };
+    assert_eq!(event(&event_bytes(&Event::EarlyCarInfo(empty_slot))), Event::EarlyCarInfo(empty_slot));
     let bytes = event_bytes(&Event::EarlyCarInfo(connection));
     let no_grip = [73, 5, 1, 0, 0, 0, 0, 1, 5, 2, 1, 0, 0, 3, 0, 1];
     let mut decoder = Decoder::default();
@@ -552,11 +554,11 @@ proptest! {
 
     #[test]
     fn any_driver_and_car_is_read_as_it_was_written(
-        numbers in any::<(u8, bool)>(),
-        texts in prop::collection::vec(any_text(), 4),
+        car_id in prop_oneof![any::<u8>(), 0..3_u8],
+        is_connected in any::<bool>(),
+        texts in prop::collection::vec(prop_oneof![any_text(), "[aΩ中🚗]{0,3}"], 4),
         guid in "[0-9]{0,17}",
     ) {
-        let (car_id, is_connected) = numbers;
         let t = |at: usize| Text::from(texts[at].as_str());
         let info = CarInfo {
             car_id,
