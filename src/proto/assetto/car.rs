@@ -1,6 +1,6 @@
 //! What a server says about one car: where it is, who drives it, what it hits.
 //!
-//! Owns the bodies of these messages. Relies on [`super::wire`]. Never judges a number: what is not finite is shown
+//! Owns the bodies of these messages. Relies on `wire`. Never judges a number: what is not finite is shown
 //! as it came, and [`CarUpdate::is_finite`] says so.
 
 use super::id;
@@ -152,8 +152,8 @@ impl<'d> CarInfo<'d> {
 /// `ACSP_CLIENT_EVENT`: a collision.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClientEvent {
-    /// [`id::COLLISION_WITH_CAR`](super::id::COLLISION_WITH_CAR) or
-    /// [`id::COLLISION_WITH_ENV`](super::id::COLLISION_WITH_ENV); any other is read as the latter.
+    /// [`id::COLLISION_WITH_CAR`] or
+    /// [`id::COLLISION_WITH_ENV`]; any other is read as the latter.
     pub ev_type: u8,
     /// The car that says so. Two cars that meet usually give two messages, with different numbers.
     pub car_id: u8,

@@ -1,6 +1,6 @@
 //! What a plugin tells a server.
 //!
-//! Owns the ten commands, both directions. Relies on [`super::wire`]. Never decides whether a command may be sent:
+//! Owns the ten commands, both directions. Relies on `wire`. Never decides whether a command may be sent:
 //! nothing in the protocol protects a server or its players from any of them.
 
 use super::id;

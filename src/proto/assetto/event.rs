@@ -1,7 +1,7 @@
 //! Every message of a server, as a value and as bytes.
 //!
 //! Owns the list of the messages and the description of a session. Relies on [`super::car`], [`super::lap`] and
-//! [`super::wire`]; [`mod@super::decode`] turns bytes into these values. Never keeps a byte: texts are borrowed from the
+//! `wire`; `decode` turns bytes into these values. Never keeps a byte: texts are borrowed from the
 //! datagram.
 
 use super::car::{CarInfo, CarUpdate, ClientEvent, Connection};

@@ -1,6 +1,6 @@
 //! The telemetry of one player's game: pedals, steering and wheels, which no server knows.
 //!
-//! Owns the handshake and the two structures that follow it, both directions. Relies on [`super::wire`]. Never looks
+//! Owns the handshake and the two structures that follow it, both directions. Relies on `wire`. Never looks
 //! at the padding: it is memory of the game.
 //!
 //! ```text

@@ -1,6 +1,6 @@
 //! A completed lap, with the place of every car behind it.
 //!
-//! Owns the three generations of an entry and whether a grip follows. Relies on [`super::wire`] and on the dialect it
+//! Owns the three generations of an entry and whether a grip follows. Relies on `wire` and on the dialect it
 //! is told. Never guesses the generation from a length: those of eight, seven and six bytes meet for a few cars, and
 //! a message that is cut off looks like an older one.
 
