@@ -59,3 +59,7 @@ pub const TUNNEL_CALLERS: usize = 8;
 
 /// Frames that wait in each direction of one peer: the default age limit (250 ms) of two full 1 Mbit/s buses.
 pub const TUNNEL_QUEUE: usize = 4_096;
+
+/// Bytes of a datagram from a driving simulator. The longest legal one has 5108 (a car with five texts of 255
+/// characters); what fills this is something else.
+pub const ASSETTO_DATAGRAM: usize = 8_192;

@@ -89,6 +89,7 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("src/proto/ocp/player/fuzz.rs", "the same"),
     ("src/proto/rcsp/fuzz.rs", "the same"),
     ("src/nodes/rcsp/fuzz.rs", "the same"),
+    ("src/proto/assetto/fuzz.rs", "the same"),
 ];
 
 fn root() -> &'static Path {
