@@ -31,12 +31,15 @@ use serde_json::{Map, Value, json};
 /// Longest wait for anything.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Time between two looks at what cannot be waited on.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// Asks until the answer is yes.
 pub fn until(what: &str, mut ask: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !ask() {
         assert!(Instant::now() < end, "{what} did not happen");
-        std::thread::yield_now();
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -90,7 +93,7 @@ pub struct Shared {
 
 /// A desk with two devices. `Now` answers its arguments at once, `Later` after a random time below `Ms`, `Never` never, `Big`
 /// with that many `Bytes`, `No` with a refusal.
-struct TestDesk {
+pub struct TestDesk {
     shared: Arc<Shared>,
     random: Random,
     tickets: u64,
@@ -99,6 +102,10 @@ struct TestDesk {
 }
 
 impl TestDesk {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, random: Random::from_environment(), tickets: 0, open: BTreeMap::new(), turns: 0 }
+    }
+
     fn ticket(&mut self, at: time::Instant, response: Map<String, Value>) -> Answer {
         self.tickets += 1;
         self.open.insert(self.tickets, (at, response));
@@ -203,13 +210,7 @@ impl Bench {
         let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_address().unwrap();
         server.listen(listener).unwrap();
-        let mut desk = TestDesk {
-            shared: Arc::clone(&shared),
-            random: Random::from_environment(),
-            tickets: 0,
-            open: BTreeMap::new(),
-            turns: 0,
-        };
+        let mut desk = TestDesk::new(Arc::clone(&shared));
         let inside = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
             run(&mut server, &mut desk, &|| inside.end.load(Ordering::SeqCst), &mut |counts| {
