@@ -328,7 +328,7 @@ impl Management {
     /// How long OCP has been as it is.
     fn link_age_ms(&self, now: Instant) -> Option<f64> {
         let event = self.history.newest(devices::OCP, "LinkStateChanged")?;
-        Some(crate::time::millis_f64(now.since(event.at)))
+        Some(facts::ms(now.since(event.at)))
     }
 
     /// Why OCP is as it is.

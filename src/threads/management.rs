@@ -13,14 +13,14 @@ use crate::config::RcspPlan;
 use crate::io::canbus::controller::{self, Controller};
 use crate::io::clock;
 use crate::io::tcp::Listener;
-use crate::nodes::management::facts::{BusFacts, Facts, Identity, SendFacts};
+use crate::nodes::management::facts::{BusFacts, Facts, Identity, SendFacts, ms};
 use crate::nodes::management::history::Happening;
 use crate::nodes::management::{Management, Request, knows_command};
 use crate::nodes::rcsp::{Answer, Asked, Desk, Door, Event as Published, Service};
 use crate::nodes::spread::Recent;
 use crate::safety::faults::Fault;
 use crate::safety::input::Status;
-use crate::time::{Duration, Instant, millis_f64};
+use crate::time::{Duration, Instant};
 use crate::topology::tunnel::Peers;
 use crate::topology::{Event, Rx, Shared, Tx};
 
@@ -140,7 +140,7 @@ impl GatewayDesk {
         let gauges = &self.shared.gauges;
         self.ocp_latency.look(now, || gauges.ocp_latency.counted());
         self.door_to_bus.look(now, || gauges.door_to_bus.counted());
-        let age = |at: Option<Instant>| at.map(|at| millis_f64(now.since(at)));
+        let age = |at: Option<Instant>| at.map(|at| ms(now.since(at)));
         let sends =
             gauges.sends.iter().take(self.management.identity().plan.send.len()).map(|send| SendFacts {
                 written: send.written.load(Relaxed),

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Management;
-use super::facts::{BusFacts, PeerFacts, SendFacts};
+use super::facts::{BusFacts, PeerFacts, SendFacts, ms, rounded};
 use super::history::{BUS_TOPICS, LINK_TOPICS, TUNNEL_TOPICS};
 use crate::can::errorframe::ControllerState;
 use crate::nodes::spread::Percentiles;
@@ -225,8 +225,8 @@ impl Management {
             ("Interface", plan.buses.get(bus).map(|bus| json!(bus.interface))),
             ("State", Some(json!(bus_state(&facts)))),
             ("BitrateBps", facts.bitrate_bps.map(Value::from)),
-            ("LoadPercent", facts.load_percent.map(Value::from)),
-            ("FramesPerS", Some(json!(facts.frames_per_s))),
+            ("LoadPercent", facts.load_percent.map(|load| json!(rounded(load, 10.0)))),
+            ("FramesPerS", Some(json!(rounded(facts.frames_per_s, 10.0)))),
             ("TxErrors", facts.errors.map(|(transmit, _)| json!(transmit))),
             ("RxErrors", facts.errors.map(|(_, receive)| json!(receive))),
             ("ErrorMessages", Some(json!(facts.error_messages))),
@@ -316,7 +316,7 @@ impl Management {
             ("Address", json!(peer.address.to_string())),
             ("Bus", json!(bus_name(&self.identity.plan, peer.bus))),
             ("Agreed", json!(peer.agreed)),
-            ("ForMs", json!(millis_f64(now.since(peer.since)))),
+            ("ForMs", json!(ms(now.since(peer.since)))),
             ("FramesToBus", json!(peer.to_bus)),
             ("FramesToPeer", json!(peer.to_peer)),
             ("Waiting", json!(peer.waiting)),

@@ -9,7 +9,19 @@ use crate::can::errorframe::ControllerState;
 use crate::nodes::spread::Percentiles;
 use crate::safety::input::Status;
 use crate::signals::plan::Plan;
-use crate::time::Instant;
+use crate::time::{Duration, Instant, millis_f64};
+
+/// Milliseconds as they are told: to a microsecond.
+#[must_use]
+pub fn ms(time: Duration) -> f64 {
+    rounded(millis_f64(time), 1_000.0)
+}
+
+/// A number with so many parts of one.
+#[must_use]
+pub fn rounded(value: f64, parts: f64) -> f64 {
+    (value * parts).round() / parts
+}
 
 /// What does not change while the process runs.
 #[derive(Debug, Clone)]

@@ -9,12 +9,12 @@ use std::net::SocketAddr;
 use serde_json::{Map, Value, json};
 
 use super::devices;
-use super::facts::BusFacts;
+use super::facts::{BusFacts, ms};
 use crate::nodes::report::transition;
 use crate::safety::faults::{Class, Fault};
 use crate::safety::input::{StateName, Status};
 use crate::signals::plan::Plan;
-use crate::time::{Instant, millis_f64};
+use crate::time::Instant;
 
 /// Events that are kept for those who come late: a day of a quiet gateway, a minute of one that is in trouble.
 pub const KEPT: usize = 256;
@@ -113,7 +113,7 @@ impl Event {
         record.insert("Number".to_owned(), json!(self.number));
         record.insert("Text".to_owned(), json!(self.text));
         record.insert("Data".to_owned(), Value::Object(self.data.clone()));
-        record.insert("AgeMs".to_owned(), json!(millis_f64(now.since(self.at))));
+        record.insert("AgeMs".to_owned(), json!(ms(now.since(self.at))));
         record.insert("Publisher".to_owned(), json!(self.publisher));
         record.insert("Topic".to_owned(), json!(self.topic));
         if let Some(device) = &self.device {
@@ -202,11 +202,11 @@ impl History {
                 ("FaultText", json!(trip.fault.text())),
                 ("Class", json!(class)),
                 ("From", json!(trip.from.name())),
-                ("EvidenceAgeMs", json!(millis_f64(at.since(trip.evidence_at)))),
+                ("EvidenceAgeMs", json!(ms(at.since(trip.evidence_at)))),
                 ("Faults", json!(trip.faults.iter().map(Fault::name).collect::<Vec<_>>())),
                 ("Trips", json!(status.trips)),
             ];
-            let line = format!("trip: {} ({})", trip.fault.name(), trip.fault.text());
+            let line = format!("{} ({})", trip.fault.name(), trip.fault.text());
             self.push(at, "Trip", None, line, facts);
         }
         self.trips = status.trips;
@@ -218,15 +218,15 @@ impl History {
         }
         if status.arms != self.arms {
             self.arms = status.arms;
-            let line = "armed: the operator drives".to_owned();
+            let line = "the operator drives".to_owned();
             self.push(at, "Armed", None, line, [("Arms", json!(status.arms))]);
         }
         if let Some(reaction) = status.reaction.filter(|reaction| self.reaction_of != Some(reaction.trip.at))
         {
             self.reaction_of = Some(reaction.trip.at);
-            let (name, ms) = (reaction.trip.fault.name(), millis_f64(reaction.time));
-            let line = format!("{name} answered: safe frames on the bus {ms:.1} ms after its evidence");
-            self.push(at, "Reaction", None, line, [("Fault", json!(name)), ("Ms", json!(ms))]);
+            let (name, time_ms) = (reaction.trip.fault.name(), ms(reaction.time));
+            let line = format!("{name} answered: safe frames on the bus {time_ms:.1} ms after its evidence");
+            self.push(at, "Reaction", None, line, [("Fault", json!(name)), ("Ms", json!(time_ms))]);
         }
     }
 

@@ -6,11 +6,12 @@ use serde_json::{Map, Value, json};
 
 use super::Management;
 use super::devices::{OCP, known, percentiles};
+use super::facts::ms;
 use crate::nodes::report::next_step;
 use crate::nodes::spread::Percentiles;
 use crate::safety::faults::{Class, Fault};
 use crate::safety::input::StateName;
-use crate::time::{Instant, millis_f64};
+use crate::time::Instant;
 
 /// Events on the page.
 const EVENTS: usize = 5;
@@ -29,7 +30,7 @@ impl Management {
             ("Role", Some(json!("vehicle"))),
             ("Version", Some(json!(identity.version))),
             ("ConfigDigest", Some(json!(identity.digest))),
-            ("UptimeMs", Some(json!(millis_f64(now.since(identity.started_at))))),
+            ("UptimeMs", Some(json!(ms(now.since(identity.started_at))))),
             ("ListenOnly", Some(json!(identity.listen_only))),
         ]);
         page.extend(self.core_record(now));
@@ -62,17 +63,17 @@ impl Management {
             };
             json!({
                 "Fault": trip.fault.name(), "Text": trip.fault.text(), "Class": class, "From": trip.from.name(),
-                "AgeMs": millis_f64(now.since(trip.at)),
+                "AgeMs": ms(now.since(trip.at)),
             })
         });
         let reaction = status
             .reaction
-            .map(|reaction| json!({ "Fault": reaction.trip.fault.name(), "Ms": millis_f64(reaction.time) }));
+            .map(|reaction| json!({ "Fault": reaction.trip.fault.name(), "Ms": ms(reaction.time) }));
         let checklist = status.checklist.points();
         let checklist = checklist.map(|(name, met, todo)| json!({ "Name": name, "Met": met, "Todo": todo }));
         known([
             ("State", Some(json!(status.state.name()))),
-            ("InStateMs", Some(json!(millis_f64(now.since(status.since))))),
+            ("InStateMs", Some(json!(ms(now.since(status.since))))),
             ("Faults", Some(Value::Array(status.faults.iter().map(fault).collect()))),
             ("Cause", cause),
             ("Reaction", reaction),
