@@ -8,6 +8,7 @@
 pub mod ocp;
 pub mod player;
 pub mod rcsp;
+pub mod rcsp_client;
 pub mod report;
 pub mod station;
 pub mod tunnel;

@@ -11,6 +11,7 @@ mod fault_point;
 mod ocp;
 pub mod player;
 pub mod rcsp;
+pub mod rcsp_client;
 pub mod station;
 pub mod tcpcan;
 mod watchdog;

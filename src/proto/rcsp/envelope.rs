@@ -202,11 +202,18 @@ pub fn event(publisher: &str, topic: &str, device: Option<&str>, data: &Value) -
 /// The message of a command, as a client sends it.
 #[must_use]
 pub fn command(command: &str, track_id: &str, arguments: Option<Map<String, Value>>) -> Vec<u8> {
+    let arguments = arguments.map(|arguments| Value::Object(arguments).to_string());
+    command_text(command, track_id, arguments.as_deref())
+}
+
+/// The same with arguments that are JSON already: what a server gave comes back to it digit by digit.
+#[must_use]
+pub fn command_text(command: &str, track_id: &str, arguments: Option<&str>) -> Vec<u8> {
     let (command, track_id) = (Value::from(command), Value::from(track_id));
     let mut body = format!("{{\"Command\":{command},\"TrackId\":{track_id},\"Version\":{VERSION}");
     if let Some(arguments) = arguments {
         body.push_str(",\"Arguments\":");
-        body.push_str(&Value::Object(arguments).to_string());
+        body.push_str(arguments);
     }
     body.push('}');
     encode(PayloadType::Command, body.as_bytes())
