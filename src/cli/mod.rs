@@ -8,12 +8,14 @@ mod demo;
 mod man;
 pub mod monitor;
 mod player;
+mod rcsp;
 mod run;
 mod safe_stop;
 pub mod sim_ocp;
 mod sim_panel;
 pub mod sim_vehicle;
 mod station;
+mod status;
 mod tcpcan;
 mod topology;
 
@@ -27,6 +29,8 @@ use std::process::ExitCode;
 pub mod exit {
     /// All is well.
     pub const OK: u8 = 0;
+    /// It was asked and the answer is no: a server's error, a gateway that is not ready.
+    pub const NO: u8 = 1;
     /// The command line is wrong.
     pub const USAGE: u8 = 64;
     /// Something that is needed is not there: a bus, a peer, a right.
@@ -35,6 +39,8 @@ pub mod exit {
     pub const SOFTWARE: u8 = 70;
     /// Reading or writing failed.
     pub const IO: u8 = 74;
+    /// The other end breaks the protocol.
+    pub const PROTOCOL: u8 = 76;
     /// The configuration is refused.
     pub const CONFIG: u8 = 78;
 }
@@ -50,7 +56,7 @@ pub const DEFAULT_CONFIG: &str = "/etc/ocpcan/ocpcan.toml";
 #[derive(Debug, Parser)]
 #[command(name = "ocpcan", version = VERSION, disable_help_subcommand = true, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 done, 64 usage, 69 unavailable, 70 defect, 74 input/output, 78 configuration."
+    after_help = "Exit codes: 0 done, 64 usage, 69 unavailable, 70 defect, 74 input/output, 76 protocol, 78 configuration."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -64,6 +70,8 @@ enum Command {
     Demo(demo::Args),
     Monitor(monitor::Args),
     Player(player::Args),
+    Rcsp(rcsp::Args),
+    Status(status::Args),
     Tcpcan(tcpcan::Args),
     /// Plays the other end of a line: the operator's side, or the vehicle
     #[command(subcommand)]
@@ -98,6 +106,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
             Command::Demo(args) => demo::run(&args),
             Command::Monitor(args) => monitor::run(args),
             Command::Player(args) => player::run(&args),
+            Command::Rcsp(args) => rcsp::run(&args),
+            Command::Status(args) => status::run(&args),
             Command::Tcpcan(args) => tcpcan::run(&args),
             Command::Sim(Sim::Ocp(args)) => sim_ocp::run(&args),
             Command::Sim(Sim::Panel(args)) => sim_panel::run(&args),
