@@ -1,8 +1,8 @@
 //! `ocpcan rcsp` and `ocpcan status` against servers that do as they are told: every oddity that a server may have, the
 //! exit codes, the texts, and the way back after a loss.
 //!
-//! Owns the servers: each connection is one script. Relies on the binary and on the library's client. Never uses a real
-//! gateway: its own tests do.
+//! Owns the servers: each connection is one script. Relies on the binary and on the library's client, and for the last word
+//! on our own server (`rcsp/mod.rs`).
 
 #![allow(
     clippy::disallowed_methods,
@@ -16,6 +16,8 @@
 
 #[path = "common/programs.rs"]
 mod programs;
+#[path = "rcsp/mod.rs"]
+mod rcsp;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -86,7 +88,9 @@ impl Peer {
 struct Server {
     port: u16,
     asked: Arc<Mutex<Vec<String>>>,
+    connections: Arc<Mutex<Vec<TcpStream>>>,
     closed: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Server {
@@ -98,19 +102,31 @@ impl Server {
         let listener = until("a free port", || TcpListener::bind(("127.0.0.1", port)).ok());
         let port = listener.local_addr().unwrap().port();
         let (asked, closed) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-        let server = Self { port, asked: Arc::clone(&asked), closed: Arc::clone(&closed) };
+        let connections = Arc::new(Mutex::new(Vec::new()));
+        let mut server = Self {
+            port,
+            asked: Arc::clone(&asked),
+            connections: Arc::clone(&connections),
+            closed: Arc::clone(&closed),
+            thread: None,
+        };
         let script = Arc::new(script);
-        std::thread::spawn(move || {
+        server.thread = Some(std::thread::spawn(move || {
             for (number, stream) in listener.incoming().enumerate() {
                 if closed.load(Ordering::SeqCst) {
                     return;
                 }
                 let stream = stream.unwrap();
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                connections.lock().unwrap().push(stream.try_clone().unwrap());
                 let (script, asked) = (Arc::clone(&script), Arc::clone(&asked));
-                std::thread::spawn(move || script(number, &mut Peer { stream, asked }));
+                std::thread::spawn(move || {
+                    let mut peer = Peer { stream, asked };
+                    script(number, &mut peer);
+                    let _ = peer.stream.shutdown(Shutdown::Both);
+                });
             }
-        });
+        }));
         server
     }
 
@@ -128,8 +144,12 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.closed.store(true, Ordering::SeqCst);
-        // Wakes the listener.
+        // Wakes the listener; then its port is free.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+        for connection in self.connections.lock().unwrap().drain(..) {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
     }
 }
 
@@ -291,8 +311,8 @@ fn correct(track: &str) -> Vec<u8> {
     message(OK, &format!("{{\"TrackId\":{track},\"Response\":{ONE}}}"))
 }
 
-/// Every way in which a server may differ from the example, and must not be able to hurt.
-fn rows() -> Vec<Row> {
+/// What a server may do.
+fn allowed() -> Vec<Row> {
     vec![
         row("correct", 0, "can0\n", "", |peer, track| peer.write(&correct(track))),
         row("single bytes", 0, "can0\n", "", |peer, track| {
@@ -342,6 +362,12 @@ fn rows() -> Vec<Row> {
         row("turned away", 1, "", "error 11: too many clients", |peer, _| {
             peer.write(&message(ERROR, r#"{"TrackId":"","Error":{"Code":11,"Message":"too many clients"}}"#));
         }),
+    ]
+}
+
+/// What it must not do, and what may happen to it.
+fn not_allowed() -> Vec<Row> {
+    vec![
         row("wrong TrackId", 76, "", "an answer with the TrackId of another command", |peer, _| {
             peer.write(&correct("\"2\""));
         }),
@@ -417,7 +443,7 @@ fn rows() -> Vec<Row> {
 
 #[test]
 fn every_oddity_of_a_server_ends_with_its_exit_code_and_its_reason() {
-    for row in rows() {
+    for row in allowed().into_iter().chain(not_allowed()) {
         let answer = row.answer;
         let server = Server::start(move |_, peer| {
             if let Some((_, track)) = peer.command() {
@@ -484,6 +510,22 @@ fn the_library_keeps_events_between_answers_and_waits_no_longer_than_told() {
     let before = clock::now();
     assert!(client.next_event(before + Duration::from_millis(120)).unwrap().is_none());
     assert!(clock::now().since(before) >= Duration::from_millis(120));
+    assert_eq!(client.events_dropped(), 0);
+}
+
+#[test]
+fn no_event_of_a_burst_is_lost_while_they_are_taken() {
+    const COUNT: usize = 50_000;
+    let server = Server::start(|_, peer| {
+        let burst: Vec<u8> = (0..COUNT).flat_map(|number| message(EVENT, &number.to_string())).collect();
+        peer.write(&burst);
+        peer.until_gone();
+    });
+    let mut client = connect(&server, PATIENCE);
+    for number in 0..COUNT {
+        let event = client.next_event(clock::now() + PATIENCE).unwrap().unwrap();
+        assert_eq!(event.json.get(), number.to_string());
+    }
     assert_eq!(client.events_dropped(), 0);
 }
 
@@ -606,7 +648,6 @@ fn events_of_devices_carry_their_ids_publisher_and_topic_and_are_listed_anew() {
     let mut program = start(&args, server.port);
     program.wait(0, "the first event", |line| (line == r#"{"number":0.50,"x":"\u009b"}"#).then_some(()));
     program.wait(0, "the second", |line| (line == r#"{"number":1.50,"x":"\u009b"}"#).then_some(()));
-    program.signal(Signal::SIGINT);
     assert_eq!(program.terminate().code(), Some(0));
     let list = r#"{"Command":"ListDevices","TrackId":"1","Version":1}"#.to_owned();
     let subscribe = |track: u32, device: &str| {
@@ -630,31 +671,56 @@ fn a_subscription_that_is_refused_at_first_ends_the_command() {
 
 #[test]
 fn a_loss_is_told_once_however_long_it_lasts() {
-    // The server has gone for good after the first subscription.
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
+    // Every connection is subscribed, gets its event and is lost.
+    let script = |_: usize, peer: &mut Peer| {
+        if let Some((_, track)) = peer.command() {
+            peer.ok(&track, "null");
+            peer.write(&message(EVENT, "1"));
+        }
+    };
+    let server = Server::start(script);
+    let port = server.port;
     let mut program = start(&["rcsp", "events"], port);
-    let (stream, _) = listener.accept().unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut peer = Peer { stream, asked: Arc::default() };
-    let (_, track) = peer.command().unwrap();
-    peer.ok(&track, "null");
-    peer.write(&message(EVENT, "1"));
-    program.wait(0, "the event", contains("Z 1"));
-    drop(listener);
-    drop(peer);
+    let events = |count: usize| {
+        until("the events", || (program.output().matches("Z 1").count() >= count).then_some(()));
+    };
+    events(1);
     program.wait(0, "the loss", contains("connection lost"));
-    program.wait(0, "the first call", contains("cannot connect"));
-    // The next calls follow after 1 s and 2 s; a server that only accepts them is seen by being called.
-    let listener = until("the port", || TcpListener::bind(("127.0.0.1", port)).ok());
-    drop(listener.accept().unwrap());
-    drop(listener.accept().unwrap());
-    drop(listener);
+    drop(server);
+    program.wait(0, "that nobody is there", contains("cannot connect"));
+    // The next calls follow after 1 s and 2 s or more: subscribed, and lost for the same reason.
+    let server = Server::at(port, script);
+    let before = program.output().matches("Z 1").count();
+    events(before + 2);
+    drop(server);
     assert_eq!(program.terminate().code(), Some(0));
-    for said in ["connection lost", "cannot connect"] {
+    for said in ["connection lost: closed", "cannot connect"] {
         let times = program.output().lines().filter(|line| line.contains(said)).count();
-        assert!((1..=2).contains(&times), "{said}: {times} times\n{}", program.output());
+        assert_eq!(times, 1, "{said}\n{}", program.output());
     }
+    let again = program.output().matches("subscribed again").count();
+    assert!((1..=2).contains(&again), "one for each loss that was told\n{}", program.output());
+}
+
+#[test]
+fn a_reader_of_events_that_leaves_is_no_error() {
+    let server = Server::start(|_, peer| {
+        let (_, track) = peer.command().unwrap();
+        peer.ok(&track, "null");
+        // Until the reader's end has been noticed at the other end.
+        while peer.stream.write_all(&message(EVENT, "7")).is_ok() {}
+    });
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ocpcan"))
+        .args(["rcsp", "events", "--json", "--port", &server.port.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut two = [0; 2];
+    child.stdout.as_mut().unwrap().read_exact(&mut two).unwrap();
+    assert_eq!(&two, b"7\n");
+    drop(child.stdout.take());
+    assert_eq!(until("the end", || child.try_wait().unwrap()).code(), Some(0));
 }
 
 const RESPONSE: &str = include_str!("data/status/response.json");
@@ -741,23 +807,26 @@ fn watch_prints_what_is_new_survives_a_restart_and_ends_with_the_last_look() {
     assert_eq!(program.output().matches("Gateway    ocpcan").count(), 3, "{}", program.output());
     // The gateway restarts: nobody listens, and its last connection is cut.
     let mark = program.mark();
-    let gone = free_port();
-    assert_ne!(gone, port);
     drop(server);
-    *now.lock().unwrap() = "null, \"cut\":".to_owned();
-    program.wait(mark, "the loss", contains("127.0.0.1"));
+    program.wait(mark, "the loss", contains("connection lost"));
+    program.wait(mark, "that nobody is there", contains("cannot connect"));
     let mark = program.mark();
     let server = Server::at(port, gateway(|| status("ARMED", 3)));
     program.wait(mark, "the way back", contains("event 3"));
     assert_eq!(program.terminate().code(), Some(0), "armed at the last look");
     drop(server);
-    let mut program = start(&["status", "--watch"], gone);
+    let mut program = start(&["status", "--watch"], free_port());
     program.wait(0, "that nobody is there", contains("cannot connect"));
     assert_eq!(program.terminate().code(), Some(69));
 }
 
 /// Runs the command on a terminal until what it has drawn satisfies; what was drawn.
-fn on_terminal(args: &[&str], port: u16, no_color: Option<&str>, is_enough: fn(&str) -> bool) -> String {
+fn on_terminal(
+    args: &[&str],
+    port: u16,
+    no_color: Option<&str>,
+    is_enough: fn(&str) -> bool,
+) -> (String, Option<i32>) {
     let terminal = nix::pty::openpty(None, None).unwrap();
     let (mut master, slave): (std::fs::File, OwnedFd) = (terminal.master.into(), terminal.slave);
     let mut command = Command::new(env!("CARGO_BIN_EXE_ocpcan"));
@@ -780,17 +849,18 @@ fn on_terminal(args: &[&str], port: u16, no_color: Option<&str>, is_enough: fn(&
     let text = until("the picture", || Some(text()).filter(|text| is_enough(text)));
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     let _ = nix::sys::signal::kill(pid, Signal::SIGINT);
-    until("the end", || child.try_wait().unwrap());
-    text
+    let status = until("the end", || child.try_wait().unwrap());
+    (text, status.code())
 }
 
 #[test]
 fn a_terminal_gets_colours_and_one_picture_over_the_other() {
     let server = Server::start(gateway(|| status("ARMED", 1)));
     let coloured = "\u{1b}[1;32mARMED\u{1b}[0m";
-    let text = on_terminal(&["status"], server.port, None, |text| text.contains("event 1"));
+    let (text, code) = on_terminal(&["status"], server.port, None, |text| text.ends_with("event 1\r\n"));
     assert!(text.contains(coloured) && !text.contains("\u{1b}[H"), "{text:?}");
-    let text = on_terminal(&["status", "--watch"], server.port, Some("1"), |text| {
+    assert_eq!(code, Some(0));
+    let (text, code) = on_terminal(&["status", "--watch"], server.port, Some("1"), |text| {
         text.matches("event 1").count() >= 2 && text.ends_with("\u{1b}[J")
     });
     assert!(text.starts_with("\u{1b}[H") && text.matches("\u{1b}[J").count() >= 2, "{text:?}");
@@ -798,8 +868,57 @@ fn a_terminal_gets_colours_and_one_picture_over_the_other() {
         text.contains("State      ARMED for 2.3 s\u{1b}[K\r\n") && !text.contains("\u{1b}[1;"),
         "{text:?}"
     );
-    let port = server.port;
+    assert_eq!(code, Some(0), "the last look, at the first interrupt");
     drop(server);
-    let text = on_terminal(&["status", "--watch"], free_port(), None, |text| text.contains("\u{1b}[J"));
-    assert!(text.contains("unreachable since 0 s: 127.0.0.1:"), "{text:?} instead of {port}");
+    let (text, code) =
+        on_terminal(&["status", "--watch"], free_port(), None, |text| text.contains("\u{1b}[J"));
+    assert!(text.contains("unreachable since 0 s: 127.0.0.1:"), "{text:?}");
+    assert_eq!(code, Some(69));
+}
+
+#[test]
+fn our_client_and_our_server_understand_each_other() {
+    let bench = rcsp::Bench::start();
+    let port = bench.address.port();
+    expect("list", &ocpcan(port, &["rcsp", "list"]), 0, "can0\necu-brake\n", "");
+    let info = ocpcan(port, &["rcsp", "info", "ecu-brake"]);
+    expect("info", &info, 0, "DeviceId: ecu-brake\nState: up\n", "");
+    let call = ocpcan(port, &["rcsp", "call", "Now", r#"{"a":"\u00e9"}"#, "--json"]);
+    expect("call", &call, 0, "{\"a\":\"\u{e9}\"}\n", "");
+    expect("call", &ocpcan(port, &["rcsp", "call", "No"]), 1, "", "ocpcan: error 10: not here\n");
+    let call = ocpcan(port, &["rcsp", "call", "Big", r#"{"Bytes":200000}"#]);
+    assert_eq!((call.status.code(), call.stdout.len() > 200_000), (Some(0), true));
+    assert_eq!(ocpcan(port, &["rcsp", "call", "Unknown"]).status.code(), Some(1));
+    let refused = ocpcan(port, &["rcsp", "events", "can0", "--topic", "Nothing"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", err(&refused));
+
+    let mut all = start(&["rcsp", "events", "--json"], port);
+    let mut one = start(&["rcsp", "events", "can0"], port);
+    // Both are subscribed once each has seen an event; until then they are published again.
+    let seen = |program: &Program, text: &str| program.output().contains(text);
+    until("the events", || {
+        bench.publish(rcsp::event(None, "Trip", json!({ "Text": "a trip" })));
+        bench.publish(rcsp::event(Some("can0"), "BusState", json!({ "State": "BusOff" })));
+        bench.publish(rcsp::event(Some("ecu-brake"), "BusState", json!({ "State": "Up" })));
+        let is_there = seen(&all, "a trip") && seen(&one, "BusOff");
+        is_there.then_some(())
+    });
+    let line = r#"{"Publisher":"Gateway","Topic":"Trip","Data":{"Text":"a trip"}}"#;
+    all.wait(0, "the event", |seen| (seen == line).then_some(()));
+    one.wait(0, "the event", contains(r#"Z DeviceEvents/BusState can0: {"State":"BusOff"}"#));
+    assert!(!seen(&one, "ecu-brake") && !seen(&all, "BusOff"));
+    for program in [&mut all, &mut one] {
+        assert_eq!(program.terminate().code(), Some(0), "{}", program.output());
+    }
+}
+
+#[test]
+fn one_client_too_many_is_told_why() {
+    let bench = rcsp::Bench::start();
+    let clients: Vec<rcsp::Client> = (0..8).map(|_| bench.client()).collect();
+    bench.until("eight clients", |counts| counts.connections == 8);
+    let output = ocpcan(bench.address.port(), &["rcsp", "list"]);
+    assert_eq!(output.status.code(), Some(1), "{}", err(&output));
+    assert!(err(&output).starts_with("ocpcan: error 11: "), "{}", err(&output));
+    drop(clients);
 }

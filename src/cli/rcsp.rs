@@ -94,7 +94,7 @@ enum Command {
     /// Prints events as they come, one line each, until SIGINT or SIGTERM
     ///
     /// The first subscription must work. After that a lost server is called again, after 0.5 s and up to 10 s, and
-    /// subscribed to again.
+    /// subscribed to again. The names of publishers and topics are those of the gateway; other servers may have others.
     Events(events::Args),
 }
 

@@ -207,7 +207,7 @@ fn picture(text: &str) -> String {
     let mut out = "\x1b[H".to_owned();
     for line in text.lines() {
         // Writing to a string cannot fail.
-        let _ = write!(out, "{line}\x1b[K\r\n");
+        let _ = writeln!(out, "{line}\x1b[K");
     }
     out.push_str("\x1b[J");
     out

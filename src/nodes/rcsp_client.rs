@@ -24,8 +24,9 @@ pub const BODY: usize = 16 << 20;
 /// Commands that may wait for their answers, as many as our server takes from one client.
 pub const OUTSTANDING: usize = 64;
 
-/// Events that wait for somebody to take them.
-pub const EVENTS: usize = 1_024;
+/// Events that wait for somebody to take them: more than 64 KiB can bring (7,282 of 9 bytes), so that whoever takes them
+/// after each read of that size loses none.
+pub const EVENTS: usize = 8_192;
 
 /// Bytes of those events together; the newest is kept however long it is.
 pub const EVENT_BYTES: usize = BODY;

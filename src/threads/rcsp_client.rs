@@ -30,11 +30,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A peer that has gone without a word is found after this. The protocol has no sign of life, so the kernel asks.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// Bytes of one read.
+/// Bytes of one read, and of one turn: events are taken between two turns, and [`EVENTS`](crate::nodes::rcsp_client::EVENTS)
+/// has room for those of one.
 const READ: usize = 64 << 10;
-
-/// Reads of one turn: a server that floods must not keep us from looking at the clock.
-const READS: usize = 16;
 
 /// How long a client waits, and what makes it stop.
 #[derive(Debug, Clone)]
@@ -242,18 +240,10 @@ impl RcspClient {
         let mut fds = [PollFd::new(self.link.as_fd(), PollFlags::POLLIN | writes)];
         // An interrupt, or an error that the read will meet as well.
         let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(wait)), None);
-        for _ in 0..READS {
-            match self.link.try_read(&mut self.buffer) {
-                Ok(Read::Bytes(n)) => self.node.handle_bytes(self.buffer.get(..n).unwrap_or_default()),
-                Ok(Read::Nothing) => {
-                    self.lost = self.lost.or(self.unwritable);
-                    return;
-                }
-                Err(error) => {
-                    self.lost = Some(error);
-                    return;
-                }
-            }
+        match self.link.try_read(&mut self.buffer) {
+            Ok(Read::Bytes(n)) => self.node.handle_bytes(self.buffer.get(..n).unwrap_or_default()),
+            Ok(Read::Nothing) => self.lost = self.lost.or(self.unwritable),
+            Err(error) => self.lost = Some(error),
         }
     }
 }

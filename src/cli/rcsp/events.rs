@@ -26,6 +26,9 @@ const LAST: Duration = Duration::from_secs(10);
 /// A subscription that lived so long has worked: the next loss is told again, and called back soon.
 const SETTLED: Duration = Duration::from_secs(2);
 
+/// Reasons told until a subscription has worked: a server that invents them fills neither the memory nor the log.
+const REASONS: usize = 16;
+
 /// How often a wait is looked at for a signal.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -79,13 +82,15 @@ enum End {
 pub(super) fn run(args: &Args, server: &Server, json: bool) -> u8 {
     let stop = crate::cli::rcsp::stop_on_signals();
     let mut delays = Delays(FIRST);
-    let mut told: Option<String> = None;
+    let mut told: Vec<String> = Vec::new();
+    // A loss was told, and its end is to be told too.
+    let mut is_owed = false;
     let mut was_subscribed = false;
     while !stop.load(Ordering::Relaxed) {
         let mut since: Option<Instant> = None;
         let end = session(args, server, json, &stop, &mut |now| {
             since = Some(now);
-            if was_subscribed && told.is_some() {
+            if std::mem::take(&mut is_owed) {
                 complain(&format!("{}: subscribed again", server.address()));
             }
         });
@@ -102,12 +107,13 @@ pub(super) fn run(args: &Args, server: &Server, json: bool) -> u8 {
         }
         if since.is_some_and(|since| clock::now().since(since) >= SETTLED) {
             delays = Delays(FIRST);
-            told = None;
+            told.clear();
         }
-        // Each loss once: neither a server that stays away nor one that turns us away again and again fills the log.
-        if told.as_ref() != Some(&text) {
+        // Each reason once: neither a server that stays away nor one that turns us away again and again fills the log.
+        if told.len() < REASONS && !told.contains(&text) {
             complain(&format!("{text}; trying again"));
-            told = Some(text);
+            told.push(text);
+            is_owed = true;
         }
         rest(delays.next(), &stop);
     }

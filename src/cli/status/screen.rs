@@ -3,8 +3,6 @@
 //! Owns the layout and the words. Relies on the answer alone, and on no key in it: what is missing is a dash. Never lets a
 //! control character out.
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
 
 use crate::cli::station::clean;

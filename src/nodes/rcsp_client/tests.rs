@@ -148,10 +148,10 @@ fn a_refusal_of_nothing_in_particular_ends_the_connection_with_its_reason() {
     for count in [0, 1] {
         let mut node = asked(count);
         node.handle_bytes(&message);
-        let Some(Unusable::TurnedAway(error)) = node.unusable() else { panic!("{:?}", node.unusable()) };
-        assert_eq!(error.message, "too many clients");
+        let error = RemoteError { code: Some(11.into()), message: "too many clients".to_owned() };
+        assert_eq!(node.unusable(), Some(&Unusable::TurnedAway(error.clone())));
         assert!(node.poll_answer().is_none());
-        assert!(node.command(at(1), "ListDevices", None).is_err());
+        assert_eq!(node.command(at(1), "ListDevices", None), Err(Unusable::TurnedAway(error)));
     }
 }
 
