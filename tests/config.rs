@@ -1261,3 +1261,37 @@ fn a_tunnel_that_lets_everybody_in_says_so() {
         assert!(said("neither encrypts nor authenticates"), "{allow}: {:?}", config.warnings);
     }
 }
+
+#[test]
+fn the_management_plane_is_on_for_this_machine_unless_the_file_says_otherwise() {
+    let table = |lines: &str| EXAMPLE.replacen("\n[rcsp]\n", &format!("\n[rcsp]\n{lines}\n"), 1);
+    for text in [EXAMPLE.to_owned(), EXAMPLE.replacen("\n[rcsp]\n", "\n", 1)] {
+        let rcsp = good(&text).rcsp.unwrap();
+        assert_eq!(rcsp.listen.to_string(), "127.0.0.1:45451");
+        assert!(rcsp.allow.is_empty() && !rcsp.remote_stop);
+    }
+    assert!(good(&table("enabled = false")).rcsp.is_none());
+    let open = good(&table("listen = \"0.0.0.0:45451\"\nallow = [\"10.0.0.7\"]\nremote_stop = true"));
+    assert!(open.warnings.iter().any(|warning| warning.contains("encrypts")), "{:?}", open.warnings);
+    let rcsp = open.rcsp.unwrap();
+    assert!(rcsp.remote_stop && rcsp.allow.permits("10.0.0.7".parse().unwrap()));
+    for (lines, reason) in [
+        ("listen = \"127.0.0.1\"", "must have a port"),
+        ("listen = \"localhost:45451\"", "must be an IP address and a port"),
+        ("listen = \"127.0.0.1:0\"", "port 0 is no port"),
+        ("listen = \"0.0.0.0:45451\"", "say who may connect"),
+        ("listen = \"127.0.0.1:4000\"", "ocp.address"),
+        ("listen = \"[::]:4000\"\nallow = [\"10.0.0.7\"]", "ocp.address"),
+        ("remote_stop = true", "no effect"),
+        ("port = 1", "unknown key"),
+        ("enabled = 1", "true or false"),
+    ] {
+        let problems = load_in(&directory(), table(lines)).expect_err(lines);
+        assert_eq!(problems.len(), 1, "{lines}: {problems:?}");
+        assert!(problems[0].to_string().contains(reason), "{lines}: {}", problems[0]);
+    }
+    let tunnel = "\n[tcpcan.vehicle]\nlisten = \"127.0.0.1:45451\"\n";
+    let both = format!("{}{tunnel}", table("listen = \"127.0.0.1:45451\""));
+    let problems = load_in(&directory(), both).expect_err("two listeners at one address");
+    assert!(problems[0].reason.contains("where a tunnel listens"), "{problems:?}");
+}

@@ -137,6 +137,11 @@ impl Program {
     /// SIGTERM, and the status it ends with.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
+        self.ended()
+    }
+
+    /// The status it ends with.
+    pub fn ended(&mut self) -> ExitStatus {
         let (name, child) = (&self.name, &mut self.child);
         until(&format!("the end of {name}"), || child.try_wait().unwrap())
     }

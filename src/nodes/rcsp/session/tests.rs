@@ -74,7 +74,7 @@ impl Rig {
                 continue;
             }
             let reply = decode_reply(kind, &body).unwrap();
-            let id = reply.track_id.as_str().map_or(reply.track_id.to_string(), str::to_owned);
+            let id = reply.track_id.as_str().map_or_else(|| reply.track_id.to_string(), str::to_owned);
             seen.push(match reply.result {
                 Ok(_) => format!("{id}:ok"),
                 Err(error) => format!("{id}:{}", error.code.unwrap()),
