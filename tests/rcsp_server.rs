@@ -435,6 +435,33 @@ fn the_end_of_the_server_ends_every_connection() {
     assert_eq!(bench.shared.open.load(Ordering::SeqCst), 0);
 }
 
+#[test]
+fn a_command_of_a_client_that_was_cut_right_behind_it_is_carried_out() {
+    let shared = Arc::default();
+    let mut desk = TestDesk::new(Arc::clone(&shared));
+    let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = listener.local_address().unwrap();
+    let mut server = Server::new();
+    server.listen(listener).unwrap();
+    let mut client = Client::connect(address);
+    client.command("Now", "1", Value::Null);
+    until("it is answered", || {
+        server.turn(Duration::from_millis(10), &mut desk);
+        server.counts().commands == 1
+    });
+    // The answer has come and is not read: closing now is a reset, right behind the command.
+    assert_eq!(client.stream.peek(&mut [0]).unwrap(), 1);
+    client.command("Now", "2", Value::Null);
+    drop(client);
+    until("it has gone", || {
+        server.turn(Duration::from_millis(10), &mut desk);
+        server.clients() == 0
+    });
+    assert_eq!(shared.asked.load(Ordering::SeqCst), 2);
+    let counts = server.counts();
+    assert_eq!(counts.closed(Ended::Lost) + counts.closed(Ended::Left), 1);
+}
+
 /// Its process can open no more descriptors, so it runs in one of its own.
 #[test]
 fn a_process_without_a_descriptor_left_rests_its_listener_and_takes_the_client_later() {
