@@ -581,3 +581,45 @@ fn a_plain_python_client_works_without_anything_in_between() {
     assert!(program.output().contains(r#"info {"DeviceId": "can0""#), "{}", program.output());
     bench.until("its end", |counts| counts.closed(Ended::Left) == 1);
 }
+
+/// A server that sends these answers, one for each command; whether the plain client got to its end.
+fn survives(answers: &[Vec<u8>]) -> bool {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let python = std::env::var("OCPCAN_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rcsp_client_plain.py");
+    let mut command = std::process::Command::new(python);
+    command.arg(script).args(["127.0.0.1", &port.to_string()]).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let (mut client, _) = listener.accept().unwrap();
+    for answer in answers {
+        // Its commands are small enough to come in one piece.
+        let _ = client.read(&mut [0; 4_096]).unwrap();
+        client.write_all(answer).unwrap();
+    }
+    child.wait().unwrap().success()
+}
+
+#[test]
+fn the_plain_client_is_as_brittle_as_the_vendors_example() {
+    let info = raw(2, br#"{"TrackId":"2","Response":{"a":1}}"#);
+    let devices = raw(2, br#"{"TrackId":"1","Response":{"Devices":[{"DeviceId":843143769}]}}"#);
+    let mut version = devices.clone();
+    version[1] = 9;
+    for (answers, survived) in [
+        (vec![devices.clone(), info.clone()], true),
+        (vec![raw(2, br#"{"TrackId":"1"}"#)], true),
+        (vec![raw(2, br#"{"TrackId":"1","Response":{"Devices":null}}"#)], true),
+        (vec![raw(2, br#"{"TrackId":"other","Response":{}}"#)], true),
+        (vec![version, info], true),
+        (vec![raw(2, br#"{"TrackId":"1","Response":null}"#)], false),
+        (vec![raw(3, br#"{"TrackId":"1","Error":null}"#)], false),
+        (vec![[&[0xDC, 1, 9, 2, 2, 0, 0, 0, b'x'][..], b"{}"].concat()], false),
+        (vec![raw(5, b"{}")], false),
+        (vec![raw(2, b"")], false),
+        (vec![[&[0xDD][..], &devices[1..]].concat()], false),
+    ] {
+        assert_eq!(survives(&answers), survived, "{:?}", String::from_utf8_lossy(&answers[0]));
+    }
+}
