@@ -435,6 +435,33 @@ fn the_end_of_the_server_ends_every_connection() {
     assert_eq!(bench.shared.open.load(Ordering::SeqCst), 0);
 }
 
+#[test]
+fn a_command_of_a_client_that_was_cut_right_behind_it_is_carried_out() {
+    let shared = Arc::default();
+    let mut desk = TestDesk::new(Arc::clone(&shared));
+    let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = listener.local_address().unwrap();
+    let mut server = Server::new();
+    server.listen(listener).unwrap();
+    let mut client = Client::connect(address);
+    client.command("Now", "1", Value::Null);
+    until("it is answered", || {
+        server.turn(Duration::from_millis(10), &mut desk);
+        server.counts().commands == 1
+    });
+    // The answer has come and is not read: closing now is a reset, right behind the command.
+    assert_eq!(client.stream.peek(&mut [0]).unwrap(), 1);
+    client.command("Now", "2", Value::Null);
+    drop(client);
+    until("it has gone", || {
+        server.turn(Duration::from_millis(10), &mut desk);
+        server.clients() == 0
+    });
+    assert_eq!(shared.asked.load(Ordering::SeqCst), 2);
+    let counts = server.counts();
+    assert_eq!(counts.closed(Ended::Lost) + counts.closed(Ended::Left), 1);
+}
+
 /// Its process can open no more descriptors, so it runs in one of its own.
 #[test]
 fn a_process_without_a_descriptor_left_rests_its_listener_and_takes_the_client_later() {
@@ -553,4 +580,46 @@ fn a_plain_python_client_works_without_anything_in_between() {
     assert_eq!(events, "0", "nothing is sent unasked");
     assert!(program.output().contains(r#"info {"DeviceId": "can0""#), "{}", program.output());
     bench.until("its end", |counts| counts.closed(Ended::Left) == 1);
+}
+
+/// A server that sends these answers, one for each command; whether the plain client got to its end.
+fn survives(answers: &[Vec<u8>]) -> bool {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let python = std::env::var("OCPCAN_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rcsp_client_plain.py");
+    let mut command = std::process::Command::new(python);
+    command.arg(script).args(["127.0.0.1", &port.to_string()]).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let (mut client, _) = listener.accept().unwrap();
+    for answer in answers {
+        // Its commands are small enough to come in one piece.
+        let _ = client.read(&mut [0; 4_096]).unwrap();
+        client.write_all(answer).unwrap();
+    }
+    child.wait().unwrap().success()
+}
+
+#[test]
+fn the_plain_client_is_as_brittle_as_the_vendors_example() {
+    let info = raw(2, br#"{"TrackId":"2","Response":{"a":1}}"#);
+    let devices = raw(2, br#"{"TrackId":"1","Response":{"Devices":[{"DeviceId":843143769}]}}"#);
+    let mut version = devices.clone();
+    version[1] = 9;
+    for (answers, survived) in [
+        (vec![devices.clone(), info.clone()], true),
+        (vec![raw(2, br#"{"TrackId":"1"}"#)], true),
+        (vec![raw(2, br#"{"TrackId":"1","Response":{"Devices":null}}"#)], true),
+        (vec![raw(2, br#"{"TrackId":"other","Response":{}}"#)], true),
+        (vec![version, info], true),
+        (vec![raw(2, br#"{"TrackId":"1","Response":null}"#)], false),
+        (vec![raw(3, br#"{"TrackId":"1","Error":null}"#)], false),
+        (vec![[&[0xDC, 1, 9, 2, 2, 0, 0, 0, b'x'][..], b"{}"].concat()], false),
+        (vec![raw(5, b"{}")], false),
+        (vec![raw(2, b"")], false),
+        (vec![[&[0xDD][..], &devices[1..]].concat()], false),
+    ] {
+        assert_eq!(survives(&answers), survived, "{:?}", String::from_utf8_lossy(&answers[0]));
+    }
 }

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use super::session::ANSWER_BYTES;
 use super::{Answer, Asked, BODY, COMMANDS, Desk, Ended, ErrorCode, Session};
 use crate::proto::rcsp::envelope;
-use crate::proto::rcsp::header::HeaderError;
+use crate::proto::rcsp::header::{HeaderError, PayloadType, encode};
 use crate::proto::rcsp::reader::{Incoming, Reader};
 use crate::time::{Duration, Instant};
 
@@ -130,11 +130,36 @@ fn expected(stream: &[u8]) -> (Vec<Value>, Option<Ended>) {
     (ids, None)
 }
 
+/// A stream of commands, one for each line: a single byte is one of the known names, all else is the body.
+fn framed(lines: &[u8]) -> Vec<u8> {
+    let mut stream = Vec::new();
+    for (id, line) in lines.split(|byte| *byte == b'\n').enumerate() {
+        let message = match line {
+            [byte] => {
+                let name = NAMES[usize::from(*byte) % NAMES.len()];
+                let device = [("DeviceId".to_owned(), "can0".into())];
+                envelope::command(name, &id.to_string(), Some(device.into_iter().collect()))
+            }
+            _ => encode(PayloadType::Command, line),
+        };
+        stream.extend(message);
+    }
+    stream
+}
+
 /// One answer for each command, in order, however the stream is cut and however slowly the client reads; memory within its
-/// bound; no ticket is left at the desk. The first two bytes say how large the pieces are.
+/// bound; no ticket is left at the desk. The first two bytes say how large the pieces are, and whether what follows is a
+/// stream or the lines of one.
 pub fn session(data: &[u8]) {
     let Some((head, stream)) = data.split_first_chunk::<2>() else { return };
     let (piece_in, piece_out) = (usize::from(head[0]) + 1, usize::from(head[1]) + 1);
+    let lines;
+    let stream = if head[0] % 2 == 0 {
+        stream
+    } else {
+        lines = framed(stream);
+        &lines
+    };
     let (ids, ending) = expected(stream);
     let mut desk = FuzzDesk::default();
     let mut session = Session::new(true);

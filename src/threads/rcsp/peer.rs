@@ -59,29 +59,36 @@ impl Peer {
         service: &mut dyn Service,
         buffer: &mut [u8],
     ) -> Result<(), Ended> {
-        if self.ready.intersects(PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL) {
-            return Err(Ended::Lost);
-        }
-        let is_readable = self.ready.contains(PollFlags::POLLIN);
+        let is_cut = self.ready.intersects(PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL);
+        let is_readable = is_cut || self.ready.contains(PollFlags::POLLIN);
         self.ready = PollFlags::empty();
-        self.write(now)?;
+        if !is_cut {
+            self.write(now)?;
+        }
         if !self.rest.is_empty() {
             let used = self.session.handle_bytes(now, &self.rest, service);
             self.rest.drain(..used);
         }
         if is_readable && self.rest.is_empty() && self.session.wants_bytes() {
+            // A client that has gone may have left a command here; its stop counts.
             match self.link.try_read(buffer) {
                 Ok(Read::Bytes(n)) => {
                     let bytes = buffer.get(..n).unwrap_or_default();
                     let used = self.session.handle_bytes(now, bytes, service);
                     self.rest = bytes.get(used..).unwrap_or_default().to_vec();
                 }
+                Ok(Read::Nothing) if is_cut => return Err(Ended::Lost),
                 Ok(Read::Nothing) => {}
-                Err(LinkError::Closed) => self.session.handle_end(),
+                Err(LinkError::Closed) if !is_cut => self.session.handle_end(),
                 Err(_) => return Err(Ended::Lost),
             }
+        } else if is_cut {
+            return Err(Ended::Lost);
         }
         self.session.poll(now, service)?;
+        if is_cut {
+            return Ok(());
+        }
         self.write(now)?;
         // The last byte of an ending may just have left.
         self.session.poll(now, service)
