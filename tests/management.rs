@@ -82,7 +82,7 @@ fn the_status_shows_each_fault_of_the_demo_as_it_happens() {
         assert!(at.is_some(), "{row:?} is not shown after the one before: {}", &shown[from..]);
         from += at.unwrap();
     }
-    watch.wait(0, "that nobody answers", |line| line.contains("unreachable").then_some(()));
+    watch.wait(0, "that nobody answers", |line| line.starts_with("ocpcan: ").then_some(()));
     watch.signal(Signal::SIGINT);
     assert_eq!(watch.ended().code(), Some(69), "the last look found nobody");
 }

@@ -423,6 +423,29 @@ fn the_ninth_client_is_told_and_a_free_place_is_taken_again() {
 }
 
 #[test]
+fn a_client_that_waits_for_nothing_gives_its_place_after_ten_seconds() {
+    let bench = Bench::start();
+    let mut subscriber = bench.client();
+    let subscription = json!({ "Publisher": "Gateway", "Topic": "*" });
+    assert_eq!(subscriber.ask("Subscribe", "1", subscription), "1:ok");
+    let mut idle: Vec<Client> = (0..7).map(|_| bench.client()).collect();
+    for client in &mut idle {
+        assert_eq!(client.ask("Now", "1", Value::Null), "1:ok");
+    }
+    assert_eq!(bench.client().short(), ":11", "nobody was silent for long");
+    // The one who was silent longest goes, and nobody else.
+    until("a place", || {
+        let mut caller = bench.client();
+        let _ = caller.stream.write(&now("9"));
+        caller.short() == "9:ok"
+    });
+    assert_eq!(bench.counts().closed(Ended::Displaced), 1);
+    assert_eq!(idle[0].next(), None);
+    assert_eq!(idle[6].ask("Now", "2", Value::Null), "2:ok");
+    assert_eq!(subscriber.ask("Now", "2", Value::Null), "2:ok");
+}
+
+#[test]
 fn the_end_of_the_server_ends_every_connection() {
     let mut bench = Bench::start();
     let mut client = bench.client();

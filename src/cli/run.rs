@@ -183,7 +183,8 @@ impl Main {
         if let Some(name) = &lockout {
             let why = Fault::from_name(name).map_or("its marker says no cause that can be read", Fault::text);
             self.log.line(format_args!(
-                "LOCKOUT of the last run still holds: {why}; stop and start the gateway to acknowledge it"
+                "LOCKOUT of the last run still holds: {why}; to acknowledge it, stop and start the gateway, or call \
+                 GwAcknowledgeLockout here (ocpcan rcsp)"
             ));
         }
         let options = GatewayOptions {

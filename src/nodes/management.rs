@@ -14,8 +14,11 @@ use serde_json::{Map, Value, json};
 
 use self::devices::object;
 use self::facts::{Facts, Identity};
-use self::history::{ALL, DEVICE, Event, GATEWAY, GATEWAY_TOPICS, Happening, History, KEPT};
-use super::rcsp::{Answer, Asked, CLIENTS, Door, Event as Published};
+use self::history::{
+    ALL, BUS_TOPICS, DEVICE, Event, GATEWAY, GATEWAY_TOPICS, Happening, History, KEPT, LINK_TOPICS,
+    TUNNEL_TOPICS,
+};
+use super::rcsp::{Answer, Asked, Door, Event as Published};
 use crate::proto::rcsp::envelope::ErrorCode;
 use crate::safety::input::{StateName, Status};
 use crate::time::{Duration, Instant};
@@ -127,7 +130,7 @@ impl Management {
     /// Takes the newest facts.
     pub fn set_facts(&mut self, now: Instant, facts: Facts) {
         let foreign = facts.counters.iter().find(|(name, _)| *name == FOREIGN).map_or(0, |(_, value)| *value);
-        let all = facts.counters.iter().chain(&facts.tunnel_counters);
+        let all = facts.counters.iter().chain(&facts.tunnel_counters).chain(&self.own_counters);
         self.history.look(now, foreign, all.filter(|(name, _)| is_drop(name)).copied());
         for (index, bus) in facts.buses.iter().enumerate() {
             self.history.look_at_bus(now, &self.identity.plan, index, bus);
@@ -167,17 +170,11 @@ impl Management {
 
     /// Takes what happened at the server's own door: only what a person at the box should see is an event.
     pub fn take_door(&mut self, now: Instant, door: Door) {
-        let text = match door {
-            Door::Refused(address) => {
-                format!("RCSP: {address}: refused, there are {CLIENTS} clients already")
-            }
-            Door::NotAllowed(address) => format!("RCSP: {address}: refused, not on the allow list"),
-            Door::NoAccept(errno) => {
-                format!("RCSP: this process can take no more connections (errno {errno})")
-            }
-            Door::Connected(_) | Door::Ended(..) => return,
-        };
-        self.take(now, &Happening::Warning(text));
+        // Who is refused is counted, and the counters are told as they grow: a caller must not fill the history.
+        if let Door::NoAccept(errno) = door {
+            let text = format!("RCSP: this process can take no more connections (errno {errno})");
+            self.take(now, &Happening::Warning(text));
+        }
     }
 
     /// What the core is asked for; taken once.
@@ -191,7 +188,11 @@ impl Management {
         match device {
             Some(id) => publisher == DEVICE && (topic == "*" || self.topics(id).contains(&topic)),
             None if publisher == GATEWAY => topic == "*" || GATEWAY_TOPICS.contains(&topic),
-            None => publisher == ALL,
+            None => {
+                let mut all =
+                    [&GATEWAY_TOPICS[..], &BUS_TOPICS, &LINK_TOPICS, &TUNNEL_TOPICS].into_iter().flatten();
+                publisher == ALL && (topic == "*" || all.any(|known| *known == topic))
+            }
         }
     }
 
@@ -229,9 +230,11 @@ impl Management {
         if !is_done && waited < PATIENCE {
             return None;
         }
-        let Waiting { request, by, .. } = self.waiting.swap_remove(place);
+        let Waiting { request, by, trips, .. } = self.waiting.swap_remove(place);
         let outcome = if is_done { "done" } else { "refused by the core" };
-        self.take(now, &Happening::Requested { command: request.command(), by, outcome });
+        // A stop of a gateway that was safe has changed nothing.
+        let changed = is_done && (request != Request::SafeStop || status.trips != trips);
+        self.take(now, &Happening::Requested { command: request.command(), by, outcome, changed });
         if is_done {
             return Some(Answer::Ok(Some(object([("State", json!(status.state.name()))]))));
         }
@@ -245,9 +248,14 @@ impl Management {
         Some(Answer::Refused(ErrorCode::NotReady, why))
     }
 
-    /// Nobody waits for this answer any more; the core has its request all the same.
-    pub fn forget(&mut self, ticket: u64) {
-        self.waiting.retain(|waiting| waiting.ticket != ticket);
+    /// Nobody waits for this answer any more; the core has its request all the same, and it is told.
+    pub fn forget(&mut self, now: Instant, ticket: u64) {
+        let Some(place) = self.waiting.iter().position(|waiting| waiting.ticket == ticket) else { return };
+        let Waiting { request, by, trips, .. } = self.waiting.swap_remove(place);
+        let (command, outcome) = (request.command(), "asked for; its client has gone");
+        let tripped = self.facts.status.is_some_and(|status| status.trips != trips);
+        let changed = request != Request::SafeStop || tripped;
+        self.take(now, &Happening::Requested { command, by, outcome, changed });
     }
 
     /// Asks the core for something, if this peer may and the state is one in which the core could do it.
@@ -258,7 +266,7 @@ impl Management {
             self.history.take(
                 now,
                 &self.identity.plan,
-                &Happening::Requested { command, by: by.to_owned(), outcome },
+                &Happening::Requested { command, by: by.to_owned(), outcome, changed: false },
             );
             Answer::Refused(code, why)
         };
@@ -315,8 +323,8 @@ impl Management {
         };
         let last = last.map_or(EVENTS, |last| usize::try_from(last).unwrap_or(KEPT)).min(KEPT);
         let events = match after {
-            Some(after) => self.records(now, self.history.after(after).take(last)),
-            None => self.records(now, self.history.last(last)),
+            Some(after) => self.records(now, self.history.after(after).into_iter().take(last)),
+            None => self.records(now, self.history.last(last).into_iter()),
         };
         Answer::Ok(Some(object([("Count", json!(self.history.count())), ("Events", events)])))
     }
@@ -327,14 +335,12 @@ impl Management {
 
     /// How long OCP has been as it is.
     fn link_age_ms(&self, now: Instant) -> Option<f64> {
-        let event = self.history.newest(devices::OCP, "LinkStateChanged")?;
-        Some(facts::ms(now.since(event.at)))
+        self.history.link().map(|(at, _)| facts::ms(now.since(at)))
     }
 
     /// Why OCP is as it is.
     fn link_text(&self) -> Option<String> {
-        let event = self.history.newest(devices::OCP, "LinkStateChanged")?;
-        event.data.get("Why")?.as_str().map(str::to_owned)
+        self.history.link().map(|(_, why)| why.to_owned())
     }
 }
 
@@ -349,7 +355,7 @@ const FOREIGN: &str = "frames of others with our ids";
 
 /// Whether a counter is of something that was lost: its growth is told.
 fn is_drop(name: &str) -> bool {
-    ["evicted", "lost", "dropped"].iter().any(|word| name.contains(word))
+    ["evicted", "lost", "dropped", "refused"].iter().any(|word| name.contains(word))
 }
 
 #[cfg(test)]

@@ -30,11 +30,8 @@ const FRESH: Duration = Duration::from_millis(20);
 /// Rates are taken over at least this long.
 const RATE: Duration = Duration::from_secs(1);
 
-/// The kernel is asked about the controllers this often, and only while somebody wants to know.
+/// The kernel is asked about the controllers this often, and only while a client is there.
 const CONTROLLER: Duration = Duration::from_secs(1);
-
-/// Nobody has asked for anything for so long: the kernel is left alone.
-const UNASKED: Duration = Duration::from_secs(10);
 
 /// What was counted on a bus at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +76,8 @@ pub(super) struct GatewayDesk {
     door_to_bus: Recent,
     gathered_at: Option<Instant>,
     controllers_at: Option<Instant>,
-    asked_at: Option<Instant>,
+    /// Clients connected now.
+    clients: usize,
 }
 
 impl GatewayDesk {
@@ -106,7 +104,7 @@ impl GatewayDesk {
             door_to_bus: Recent::default(),
             gathered_at: None,
             controllers_at: None,
-            asked_at: None,
+            clients: 0,
         }
     }
 
@@ -125,8 +123,11 @@ impl GatewayDesk {
         while let Some(peers) = self.peers.take() {
             self.newest_peers = peers;
         }
-        let is_wanted = self.asked_at.is_some_and(|at| now.since(at) < UNASKED);
-        if is_wanted && self.controllers_at.is_none_or(|at| now.since(at) >= CONTROLLER) {
+        if self.clients == 0 {
+            // What was known grows old; error messages go on telling the state.
+            self.buses.iter_mut().for_each(|bus| bus.controller = None);
+            self.controllers_at = None;
+        } else if self.controllers_at.is_none_or(|at| now.since(at) >= CONTROLLER) {
             self.controllers_at = Some(now);
             for bus in &mut self.buses {
                 bus.controller = bus.address.as_ref().and_then(controller::ask_kernel);
@@ -284,7 +285,6 @@ impl Desk for GatewayDesk {
     }
 
     fn answer(&mut self, now: Instant, asked: &Asked<'_>) -> Answer {
-        self.asked_at = Some(now);
         self.gather(now);
         let answer = self.management.answer(now, asked);
         self.hand_on(now);
@@ -296,8 +296,8 @@ impl Desk for GatewayDesk {
         self.management.settle(now, ticket)
     }
 
-    fn forget(&mut self, ticket: u64) {
-        self.management.forget(ticket);
+    fn forget(&mut self, now: Instant, ticket: u64) {
+        self.management.forget(now, ticket);
     }
 
     fn knows_device(&self, device: &str) -> bool {
@@ -316,6 +316,11 @@ impl Service for GatewayDesk {
     }
 
     fn told(&mut self, now: Instant, door: Door) {
+        match door {
+            Door::Connected(_) => self.clients += 1,
+            Door::Ended(..) => self.clients = self.clients.saturating_sub(1),
+            Door::NotAllowed(_) | Door::Refused(_) | Door::NoAccept(_) => {}
+        }
         self.management.take_door(now, door);
     }
 }

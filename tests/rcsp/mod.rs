@@ -156,7 +156,7 @@ impl Desk for TestDesk {
         Some(Answer::Ok(Some(response)))
     }
 
-    fn forget(&mut self, ticket: u64) {
+    fn forget(&mut self, _: time::Instant, ticket: u64) {
         self.open.remove(&ticket);
         self.shared.open.store(self.open.len(), Ordering::SeqCst);
     }

@@ -36,8 +36,8 @@ def message(command, track_id, arguments=None):
 class Client:
     """One connection: answers in order, events kept aside."""
 
-    def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+    def __init__(self, port, host="127.0.0.1", source=None):
+        self.socket = socket.create_connection((host, port), timeout=30, source_address=source)
         self.events = []
         self.sent = 0
 
@@ -190,7 +190,7 @@ def a_lockout_is_acknowledged_here_and_only_when_its_cause_has_gone(bench):
     bench.cansend("vcan0", f"101#{payload}")
     drive.wait_state("LOCKOUT", 10)
     told = client.ok("GwGetStatus")
-    expect(told["Lockout"]["Name"] == "foreign_writer", f"{told.get('Lockout')}")
+    expect(told["Lockout"]["Fault"] == "foreign_writer", f"{told.get('Lockout')}")
     expect(client.error("GwEnterDiag") == 8, "DIAG out of LOCKOUT")
     drive.server.say("neutral")
 
@@ -205,11 +205,42 @@ def a_lockout_is_acknowledged_here_and_only_when_its_cause_has_gone(bench):
     expect(client.ok("GwGetStatus")["State"] != "LOCKOUT", "the marker survived the acknowledgement")
     # Diagnosis: from SAFE, at standstill.
     drive.server.say("silence on")
-    drive.wait_state("SAFE", 20)
+    # Asked of the gateway itself: it answers OCP only what OCP sends.
+    look_for(lambda: client.ok("GwGetStatus")["State"] == "SAFE", 20, "SAFE without a message")
     told = client.ok("GwEnterDiag")
     expect(told["State"] == "DIAG", f"{told}")
     expect(client.error("GwEnterDiag") == 8, "DIAG twice")
     expect(client.ok("GwLeaveDiag")["State"] != "DIAG", "DIAG is not left")
+
+
+@test(mode="default", deadline_s=180)
+def who_is_allowed_from_elsewhere_may_look_and_no_more(bench):
+    """An allowed address of another network: it reads, it cannot stop, acknowledge or diagnose, and it cannot keep the box's
+    own people out. One that is not allowed gets nothing."""
+    for address in ("10.98.0.1/32", "10.98.0.2/32"):
+        bench.run("ip", "addr", "add", address, "dev", "lo")
+    try:
+        def opened(text):
+            return text.replace("\n[rcsp]\n", '\n[rcsp]\nlisten = "0.0.0.0:45451"\nallow = ["10.98.0.2"]\n', 1)
+        drive = Drive(bench, bench.vcan(), edit=opened)
+        drive.gateway.wait_line(r"RCSP: `ocpcan status` can ask", 20)
+        here, there = ("127.0.0.1", None), ("10.98.0.1", ("10.98.0.2", 0))
+        with contextlib.suppress(ConnectionResetError):
+            stranger = Client(45451, "10.98.0.1", ("10.98.0.1", 0))
+            with contextlib.suppress(ConnectionResetError):
+                expect(stranger.socket.recv(1) == b"", "a stranger was let in")
+        remote = [Client(45451, *there) for _ in range(8)]
+        for client in remote:
+            client.ok("GwGetStatus")
+        drive.drive_off()
+        for command in ("GwSafeStop", "GwAcknowledgeLockout", "GwEnterDiag", "GwLeaveDiag"):
+            expect(remote[0].error(command) == 10, f"{command} from elsewhere")
+        expect(drive.state() == "ARMED", "stopped from elsewhere")
+        # Every place is taken by others: one of them gives way to who is here.
+        expect(Client(45451, *here).ok("GwSafeStop")["State"] != "ARMED", "not stopped from here")
+    finally:
+        for address in ("10.98.0.1/32", "10.98.0.2/32"):
+            bench.run("ip", "addr", "del", address, "dev", "lo")
 
 
 @test(mode="default", deadline_s=120)

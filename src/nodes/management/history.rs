@@ -16,8 +16,15 @@ use crate::safety::input::{StateName, Status};
 use crate::signals::plan::Plan;
 use crate::time::Instant;
 
-/// Events that are kept for those who come late: a day of a quiet gateway, a minute of one that is in trouble.
-pub const KEPT: usize = 256;
+/// Events of the gateway itself that are kept for those who come late: a day of a quiet one.
+const KEPT_OWN: usize = 192;
+
+/// Events that others can cause as often as they like (callers who are refused, requests that come to nothing). They have a
+/// place of their own, so that nobody can push out what the gateway has done.
+const KEPT_OTHERS: usize = 64;
+
+/// All together.
+pub const KEPT: usize = KEPT_OWN + KEPT_OTHERS;
 
 /// Publisher of what concerns the gateway as a whole.
 pub const GATEWAY: &str = "Gateway";
@@ -81,6 +88,8 @@ pub enum Happening {
         by: String,
         /// What came of it.
         outcome: &'static str,
+        /// Whether it has changed anything.
+        changed: bool,
     },
     /// What a person should know.
     Warning(String),
@@ -97,6 +106,8 @@ pub struct Event {
     pub publisher: &'static str,
     /// The topic.
     pub topic: &'static str,
+    /// Others can cause it as often as they like.
+    by_others: bool,
     /// The device that it is about.
     pub device: Option<String>,
     /// One line for a person.
@@ -135,11 +146,14 @@ impl Event {
 /// The last events, and what was told already.
 #[derive(Debug, Default)]
 pub struct History {
-    events: VecDeque<Event>,
+    own: VecDeque<Event>,
+    others: VecDeque<Event>,
     /// Events since the start.
     count: u64,
-    /// Those that subscribers have not been given yet: the newest of the list.
-    fresh: usize,
+    /// Those up to this number were given to subscribers.
+    taken: u64,
+    /// How OCP is, since when, and why; kept also when the event itself is forgotten.
+    link: Option<(Instant, String)>,
     state: Option<StateName>,
     trips: u32,
     arms: u32,
@@ -166,6 +180,7 @@ impl History {
                 self.tell_bus(at, plan, *bus, state, text);
             }
             Happening::Link { connected, text } => {
+                self.link = Some((at, text.clone()));
                 let facts = [("Connected", json!(connected)), ("Why", json!(text))];
                 self.push(
                     at,
@@ -180,11 +195,12 @@ impl History {
                 let mut facts = vec![("Why", json!(text))];
                 facts.extend(peer.map(|peer| ("Peer", json!(peer.to_string()))));
                 let line = format!("tcpcan: {text}");
-                self.push(at, topic, Some(device), line, facts);
+                self.put(at, topic, Some(device), line, facts, true);
             }
-            Happening::Requested { command, by, outcome } => {
+            Happening::Requested { command, by, outcome, changed } => {
                 let facts = [("Command", json!(command)), ("By", json!(by)), ("Outcome", json!(outcome))];
-                self.push(at, "Requested", None, format!("{command} by {by}: {outcome}"), facts);
+                let line = format!("{command} by {by}: {outcome}");
+                self.put(at, "Requested", None, line, facts, !changed);
             }
             Happening::Warning(text) => self.push(at, "Warning", None, text.clone(), []),
         }
@@ -273,6 +289,7 @@ impl History {
         }
     }
 
+    /// Something that the gateway itself has done or seen.
     fn push(
         &mut self,
         at: Instant,
@@ -281,30 +298,56 @@ impl History {
         text: String,
         facts: impl IntoIterator<Item = (&'static str, Value)>,
     ) {
-        if self.events.len() == KEPT {
-            self.events.pop_front();
-        }
+        self.put(at, topic, device, text, facts, false);
+    }
+
+    fn put(
+        &mut self,
+        at: Instant,
+        topic: &'static str,
+        device: Option<String>,
+        text: String,
+        facts: impl IntoIterator<Item = (&'static str, Value)>,
+        by_others: bool,
+    ) {
         self.count += 1;
-        self.fresh = (self.fresh + 1).min(KEPT);
         let publisher = if device.is_some() { DEVICE } else { GATEWAY };
         let data = facts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        self.events.push_back(Event { number: self.count, at, publisher, topic, device, text, data });
+        let event = Event { number: self.count, at, publisher, topic, by_others, device, text, data };
+        let (ring, most) =
+            if by_others { (&mut self.others, KEPT_OTHERS) } else { (&mut self.own, KEPT_OWN) };
+        if ring.len() == most {
+            ring.pop_front();
+        }
+        ring.push_back(event);
     }
 
     /// Those that were not taken yet, oldest first.
     pub fn take_fresh(&mut self) -> Vec<Event> {
-        let fresh = std::mem::take(&mut self.fresh);
-        self.last(fresh).cloned().collect()
+        let taken = std::mem::replace(&mut self.taken, self.count);
+        self.after(taken).into_iter().cloned().collect()
     }
 
     /// The last so many, oldest first.
-    pub fn last(&self, count: usize) -> impl Iterator<Item = &Event> {
-        self.events.iter().skip(self.events.len().saturating_sub(count))
+    #[must_use]
+    pub fn last(&self, count: usize) -> Vec<&Event> {
+        let mut events = self.after(0);
+        events.drain(..events.len().saturating_sub(count));
+        events
+    }
+
+    /// The last so many that the gateway itself has done or seen, oldest first.
+    pub fn last_own(&self, count: usize) -> impl Iterator<Item = &Event> {
+        self.own.iter().skip(self.own.len().saturating_sub(count))
     }
 
     /// Those after a number, oldest first.
-    pub fn after(&self, number: u64) -> impl Iterator<Item = &Event> {
-        self.events.iter().filter(move |event| event.number > number)
+    #[must_use]
+    pub fn after(&self, number: u64) -> Vec<&Event> {
+        let mut events: Vec<&Event> =
+            self.own.iter().chain(&self.others).filter(|event| event.number > number).collect();
+        events.sort_unstable_by_key(|event| event.number);
+        events
     }
 
     /// Events since the start.
@@ -313,10 +356,10 @@ impl History {
         self.count
     }
 
-    /// The newest event about a device with this topic.
+    /// How OCP is, since when, and why.
     #[must_use]
-    pub fn newest(&self, device: &str, topic: &str) -> Option<&Event> {
-        self.events.iter().rev().find(|event| event.topic == topic && event.device.as_deref() == Some(device))
+    pub fn link(&self) -> Option<(Instant, &str)> {
+        self.link.as_ref().map(|(at, why)| (*at, why.as_str()))
     }
 }
 

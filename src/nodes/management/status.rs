@@ -45,7 +45,7 @@ impl Management {
                 )),
             ),
             ("Latency", Some(Value::Array(self.latency()))),
-            ("Events", Some(self.records(now, self.history.last(EVENTS)))),
+            ("Events", Some(self.records(now, self.history.last_own(EVENTS)))),
         ]));
         page
     }
@@ -77,7 +77,7 @@ impl Management {
             ("Faults", Some(Value::Array(status.faults.iter().map(fault).collect()))),
             ("Cause", cause),
             ("Reaction", reaction),
-            ("Lockout", status.lockout.map(fault)),
+            ("Lockout", status.lockout.map(|fault| json!({ "Fault": fault.name(), "Text": fault.text() }))),
             // What is missing to arm; nothing is asked for where the operator drives.
             ("Checklist", (status.state != StateName::Armed).then(|| Value::Array(checklist.collect()))),
             ("Next", next_step(status).map(Value::from)),

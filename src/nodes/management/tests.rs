@@ -201,13 +201,15 @@ fn what_changes_anything_is_for_this_machine_alone_and_for_its_state() {
 }
 
 #[test]
-fn a_request_of_a_client_that_has_gone_is_forgotten() {
+fn a_request_of_a_client_that_has_gone_is_carried_out_and_told() {
     let mut management = gateway(StateName::Armed);
     let Answer::Pending(ticket) = ask(&mut management, at(2), "GwSafeStop", json!({}), true) else {
         panic!()
     };
-    management.forget(ticket);
+    management.forget(at(3), ticket);
     assert!(management.waiting.is_empty());
+    let told = management.take_fresh(at(4));
+    assert!(told.iter().any(|event| event.topic == "Requested"), "{told:?}");
     assert_eq!(management.take_requests(), [Request::SafeStop], "the stop itself is not");
 }
 
@@ -245,6 +247,8 @@ fn topics_are_those_of_their_publisher() {
         (None, "Gateway", "*", true),
         (None, "Gateway", "trip", false),
         (None, "GwAll", "*", true),
+        (None, "GwAll", "PeerRefused", true),
+        (None, "GwAll", "Nonsense", false),
         (None, "DeviceEvents", "BusStateChanged", false),
         (Some(bus.as_str()), "DeviceEvents", "BusStateChanged", true),
         (Some(bus.as_str()), "DeviceEvents", "*", true),

@@ -26,11 +26,13 @@ pub enum Ended {
     NotReading,
     /// The server ends.
     Stopped,
+    /// Another client wanted its place, and it needed it less.
+    Displaced,
 }
 
 impl Ended {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Left,
         Self::Lost,
         Self::Marker,
@@ -41,6 +43,7 @@ impl Ended {
         Self::Incomplete,
         Self::NotReading,
         Self::Stopped,
+        Self::Displaced,
     ];
 
     /// What its number counts.
@@ -56,6 +59,7 @@ impl Ended {
             Self::Incomplete => "RCSP clients closed: message not ended",
             Self::NotReading => "RCSP clients closed: does not read",
             Self::Stopped => "RCSP clients closed: the server ends",
+            Self::Displaced => "RCSP clients closed: another one needed the place",
         }
     }
 }
@@ -73,6 +77,7 @@ impl core::fmt::Display for Ended {
             Self::Incomplete => "it began a message and did not end it",
             Self::NotReading => "it does not read",
             Self::Stopped => "the server ends",
+            Self::Displaced => "another client needed its place",
         })
     }
 }

@@ -76,7 +76,7 @@ impl Desk for FuzzDesk {
         self.open.remove(at).map(|(.., arguments)| Answer::Ok(Some(arguments)))
     }
 
-    fn forget(&mut self, ticket: u64) {
+    fn forget(&mut self, _: Instant, ticket: u64) {
         self.open.retain(|(open, ..)| *open != ticket);
     }
 
@@ -197,7 +197,7 @@ pub fn session(data: &[u8]) {
             n = if rest.is_empty() { session.transmit().len() } else { 0 };
         }
     }
-    session.close(&mut desk);
+    session.close(Instant::ZERO, &mut desk);
     assert_eq!(ended, Some(ending.unwrap_or(Ended::Left)));
     assert!(desk.open.is_empty(), "a ticket nobody asks for");
     let counts = session.counts();

@@ -58,8 +58,8 @@ pub trait Desk {
     fn settle(&mut self, now: Instant, ticket: u64) -> Option<Answer>;
 
     /// Nobody asks for this ticket any more: its command took longer than [`ANSWER`], or its client has gone.
-    fn forget(&mut self, ticket: u64) {
-        let _ = ticket;
+    fn forget(&mut self, now: Instant, ticket: u64) {
+        let _ = (now, ticket);
     }
 
     /// Whether this device exists.

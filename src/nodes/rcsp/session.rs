@@ -181,12 +181,24 @@ impl Session {
     }
 
     /// The connection is closed: nobody asks for what is not settled.
-    pub fn close(&mut self, desk: &mut dyn Desk) {
+    pub fn close(&mut self, now: Instant, desk: &mut dyn Desk) {
         for slot in self.slots.drain(..) {
             if let Slot::Pending { ticket, .. } = slot {
-                desk.forget(ticket);
+                desk.forget(now, ticket);
             }
         }
+    }
+
+    /// Whether its client is on this machine.
+    #[must_use]
+    pub const fn is_local(&self) -> bool {
+        self.is_local
+    }
+
+    /// Whether its client could miss something: an answer or an event that it has asked for.
+    #[must_use]
+    pub fn is_awaiting(&self) -> bool {
+        !self.slots.is_empty() || !self.outbox.is_empty() || !self.subscriptions.is_empty()
     }
 
     /// What was counted so far.
@@ -338,7 +350,7 @@ impl Session {
                     if now < *due {
                         continue;
                     }
-                    desk.forget(*ticket);
+                    desk.forget(now, *ticket);
                     self.counts.errors += 1;
                     envelope::error(track_id, ErrorCode::Timeout, "no answer in time")
                 }

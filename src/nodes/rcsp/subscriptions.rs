@@ -53,6 +53,12 @@ impl core::fmt::Display for Full {
 impl core::error::Error for Full {}
 
 impl Subscriptions {
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// Adds one that counts from the answer to this command on; one that is there stays as it is.
     ///
     /// # Errors

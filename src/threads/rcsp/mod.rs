@@ -47,6 +47,9 @@ const POLLED: usize = LISTENERS + CLIENTS + LEAVING;
 /// reason is told.
 const SILENCE: Duration = Duration::from_secs(20);
 
+/// A client that waits for nothing and has said nothing for so long gives its place to the next, where there is none.
+const IDLE: Duration = Duration::from_secs(10);
+
 /// Most bytes of one read. Every client has its turn after so many.
 const READ: usize = 16 << 10;
 
@@ -189,7 +192,7 @@ impl Server {
 
     fn end(&mut self, index: usize, ended: Ended, now: Instant, service: &mut dyn Service) {
         let mut peer = self.peers.swap_remove(index);
-        peer.session.close(service);
+        peer.session.close(now, service);
         self.past.absorb(&peer.session.counts());
         self.past.note_closed(ended);
         service.told(now, Door::Ended(peer.address, ended));
@@ -198,7 +201,12 @@ impl Server {
             Ended::Left | Ended::Lost | Ended::Incomplete | Ended::Stopped => {}
             // What the kernel holds for it goes with it.
             Ended::NotReading => peer.link.reset_on_close(),
-            Ended::Marker | Ended::HeaderVersion | Ended::HeaderSize | Ended::TooLong | Ended::Kind => {
+            Ended::Displaced
+            | Ended::Marker
+            | Ended::HeaderVersion
+            | Ended::HeaderSize
+            | Ended::TooLong
+            | Ended::Kind => {
                 self.leave(peer.link, now);
             }
         }
@@ -233,12 +241,32 @@ impl Server {
         }
     }
 
+    /// Who gives way where every place is taken: of those on other machines the one that was silent longest, if the caller is
+    /// at the box, whose stop must not wait for strangers; else the one that was silent longest, waits for nothing, and has
+    /// been so for [`IDLE`].
+    fn displaced_by(&self, caller: SocketAddr, now: Instant) -> Option<usize> {
+        let silent_longest = |wanted: &dyn Fn(&Peer) -> bool| {
+            let peers = self.peers.iter().enumerate().filter(|(_, peer)| wanted(peer));
+            peers.min_by_key(|(_, peer)| peer.active_at).map(|(index, _)| index)
+        };
+        let is_local = caller.ip().to_canonical().is_loopback();
+        let stranger = is_local.then(|| silent_longest(&|peer| !peer.session.is_local())).flatten();
+        stranger.or_else(|| {
+            silent_longest(&|peer| !peer.session.is_awaiting() && now.since(peer.active_at) >= IDLE)
+        })
+    }
+
     fn join(&mut self, link: TcpLink, address: SocketAddr, now: Instant, service: &mut dyn Service) {
         if !self.allow.permits(address.ip()) {
             self.past.not_allowed += 1;
             link.reset_on_close();
             service.told(now, Door::NotAllowed(address));
             return;
+        }
+        if self.peers.len() >= CLIENTS
+            && let Some(index) = self.displaced_by(address, now)
+        {
+            self.end(index, Ended::Displaced, now, service);
         }
         if self.peers.len() >= CLIENTS {
             let message = envelope::error(&TrackId::empty(), ErrorCode::Limit, "too many clients");
@@ -254,7 +282,7 @@ impl Server {
             self.past.connections += 1;
             service.told(now, Door::Connected(address));
             let session = Session::new(address.ip().to_canonical().is_loopback());
-            self.peers.push(Peer::new(link, address, session));
+            self.peers.push(Peer::new(link, address, session, now));
         }
     }
 }

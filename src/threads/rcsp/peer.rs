@@ -27,11 +27,13 @@ pub(super) struct Peer {
     pub(super) ready: PollFlags,
     /// Read, and not taken by the session yet.
     rest: Vec<u8>,
+    /// When it last said something.
+    pub(super) active_at: Instant,
 }
 
 impl Peer {
-    pub(super) const fn new(link: TcpLink, address: SocketAddr, session: Session) -> Self {
-        Self { link, address, session, ready: PollFlags::empty(), rest: Vec::new() }
+    pub(super) const fn new(link: TcpLink, address: SocketAddr, session: Session, now: Instant) -> Self {
+        Self { link, address, session, ready: PollFlags::empty(), rest: Vec::new(), active_at: now }
     }
 
     /// What to wait for. Its end is seen whatever is asked for.
@@ -73,6 +75,7 @@ impl Peer {
             // A client that has gone may have left a command here; its stop counts.
             match self.link.try_read(buffer) {
                 Ok(Read::Bytes(n)) => {
+                    self.active_at = now;
                     let bytes = buffer.get(..n).unwrap_or_default();
                     let used = self.session.handle_bytes(now, bytes, service);
                     self.rest = bytes.get(used..).unwrap_or_default().to_vec();

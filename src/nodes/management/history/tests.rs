@@ -99,17 +99,42 @@ fn counters_are_told_at_each_power_of_ten() {
 #[test]
 fn the_oldest_are_forgotten_and_the_numbers_go_on() {
     let (plan, mut history) = (plan(), History::default());
-    let total = KEPT as u64 + 10;
+    let total = KEPT_OWN as u64 + 10;
     for number in 0..total {
         history.take(at(number), &plan, &Happening::Warning(format!("w{number}")));
     }
     assert_eq!(history.count(), total);
-    let kept: Vec<u64> = history.last(usize::MAX).map(|event| event.number).collect();
+    let kept: Vec<u64> = history.last(usize::MAX).iter().map(|event| event.number).collect();
     assert_eq!(kept, (11..=total).collect::<Vec<_>>());
-    assert_eq!(history.last(2).map(|event| event.text.as_str()).collect::<Vec<_>>(), ["w264", "w265"]);
-    assert_eq!(history.after(total - 1).count(), 1);
-    assert_eq!(history.take_fresh().len(), KEPT, "what nobody took in time is only in the numbers");
+    let last: Vec<_> = history.last(2).iter().map(|event| event.text.clone()).collect();
+    assert_eq!(last, [format!("w{}", total - 2), format!("w{}", total - 1)]);
+    assert_eq!(history.after(total - 1).len(), 1);
+    assert_eq!(history.take_fresh().len(), KEPT_OWN, "what nobody took in time is only in the numbers");
     assert!(history.take_fresh().is_empty());
+}
+
+#[test]
+fn what_others_can_cause_pushes_out_nothing_of_the_gateways_own() {
+    let (plan, mut history) = (plan(), History::default());
+    history.take(at(0), &plan, &Happening::Link { connected: true, text: "connected to x".to_owned() });
+    history.take(at(1), &plan, &Happening::Warning("own".to_owned()));
+    for number in 0..10_000 {
+        let refused = Happening::Requested {
+            command: "GwEnterDiag",
+            by: "a client".to_owned(),
+            outcome: "not ready",
+            changed: false,
+        };
+        history.take(at(2 + number), &plan, &refused);
+        let text = "refused".to_owned();
+        history.take(at(2), &plan, &Happening::Tunnel { bus: 0, peer: None, topic: "PeerRefused", text });
+    }
+    let kept = history.last(usize::MAX);
+    assert_eq!(kept.len(), 2 + KEPT_OTHERS);
+    assert_eq!(kept[1].text, "own");
+    assert!(kept.windows(2).all(|pair| pair[0].number < pair[1].number), "in their order");
+    assert!(kept[2].by_others && !kept[1].by_others);
+    assert_eq!(history.link(), Some((at(0), "connected to x")));
 }
 
 #[test]
@@ -123,7 +148,11 @@ fn links_peers_and_requests_have_their_topics_and_devices() {
         &Happening::Tunnel { bus: 0, peer, topic: "PeerRefused", text: "refused".to_owned() },
     );
     let by = "a client on this machine".to_owned();
-    history.take(at(2), &plan, &Happening::Requested { command: "GwSafeStop", by, outcome: "done" });
+    history.take(
+        at(2),
+        &plan,
+        &Happening::Requested { command: "GwSafeStop", by, outcome: "done", changed: true },
+    );
     let events = history.take_fresh();
     assert_eq!(events[0].device.as_deref(), Some("ocp"));
     assert_eq!(events[1].data["Peer"], "192.168.1.7:5000");
@@ -134,5 +163,5 @@ fn links_peers_and_requests_have_their_topics_and_devices() {
         assert!(record["AgeMs"].as_f64().unwrap() >= 1_000.0);
         assert!(event.body().contains_key("Text"));
     }
-    assert_eq!(history.newest("ocp", "LinkStateChanged").map(|event| event.number), Some(1));
+    assert_eq!(history.link(), Some((at(0), "connected to x")));
 }

@@ -360,7 +360,7 @@ fn row_end_of_the_stream_answers_what_was_asked_and_closes_quietly() {
 fn a_client_that_goes_leaves_no_ticket_behind() {
     let mut rig = Rig::new();
     rig.feed(&[&command("Never", "1")[..], &command("Later", "2")[..]].concat());
-    rig.session.close(&mut rig.desk);
+    rig.session.close(Instant::ZERO, &mut rig.desk);
     assert_eq!(rig.desk.open(), 0);
 }
 
