@@ -22,6 +22,7 @@ use crate::io::canbus::{OpenCause, Port};
 use crate::io::tcp::LinkError;
 use crate::limits::{BUSES, COMMAND_DEPTH, EVENT_DEPTH, FEEDBACK_DEPTH, HAPPENING_DEPTH};
 use crate::nodes::management::history::Happening;
+use crate::nodes::rcsp::Ended;
 use crate::safety::input::{Command, Status};
 use crate::time::Instant;
 
@@ -373,6 +374,10 @@ pub enum Event {
     OcpConnected,
     /// The connection to OCP ended or could not be made.
     OcpLost(LinkError),
+    /// A client asked for something: the command, who, and what came of it.
+    Requested(&'static str, &'static str, &'static str),
+    /// A client's connection was closed for what it sent or did not read.
+    RcspClosed(SocketAddr, Ended),
     /// The management plane can be asked here.
     RcspListening(SocketAddr),
     /// It cannot: the errno. It is tried again.

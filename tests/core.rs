@@ -580,6 +580,12 @@ fn diag_is_entered_at_standstill_only_and_left_by_motion() {
     rig.speed = 3.0;
     rig.run(50);
     assert_eq!(rig.state(), StateName::Safe);
+    // A vehicle whose speed is not known cannot be proven to stand.
+    let mut rig = Rig::healthy(PlanOptions { speed: false, ..PLAIN }, quick());
+    rig.run(200);
+    rig.requests.enter_diag = true;
+    rig.step(5);
+    assert_ne!(rig.state(), StateName::Diag);
     for state in
         [StateName::Standby, StateName::Ready, StateName::Armed, StateName::Stopping, StateName::Lockout]
     {

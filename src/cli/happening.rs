@@ -49,7 +49,11 @@ pub(super) fn of_event(event: &Event, config: &Config) -> Option<Happening> {
         }
         Event::OcpConnected => Happening::Link { connected: true, text: connected(config) },
         Event::OcpLost(error) => Happening::Link { connected: false, text: lost(config, *error) },
-        Event::RcspListening(_) | Event::RcspNotListening(_) => return None,
+        // The management plane's own.
+        Event::RcspListening(_)
+        | Event::RcspNotListening(_)
+        | Event::Requested(..)
+        | Event::RcspClosed(..) => return None,
         Event::Panicked(thread) => Happening::Warning(format!("thread {} panicked", thread.spec().name)),
         Event::RealTimeRefused { thread, .. } => {
             Happening::Warning(format!("thread {} runs without real-time priority", thread.spec().name))

@@ -319,6 +319,10 @@ impl Main {
                     "warning: thread {name} runs without real-time priority: {text} (LimitRTPRIO=49)"
                 ));
             }
+            Event::Requested(command, by, outcome) => {
+                self.log.line(format_args!("RCSP: {command} by {by}: {outcome}"));
+            }
+            Event::RcspClosed(peer, ended) => self.log.line(format_args!("RCSP: {peer}: closed: {ended}")),
             Event::RcspListening(address) => {
                 self.log.line(format_args!("RCSP: `ocpcan status` can ask at {address}"));
             }

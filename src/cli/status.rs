@@ -10,6 +10,7 @@ mod screen;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -18,7 +19,7 @@ use serde_json::value::RawValue;
 use self::screen::{Colours, marks, screen, state};
 use super::rcsp::{Server, client_code, client_said, json_line, stop_on_signals};
 use super::{complain, exit, print};
-use crate::io::clock;
+use crate::io::{clock, sys};
 use crate::threads::rcsp_client::{ClientError, RcspClient};
 use crate::time::{Duration, Instant};
 
@@ -204,11 +205,40 @@ impl<'a> Watch<'a> {
 
 /// Draws over the last picture: each line is cleared behind its end, and everything below.
 fn picture(text: &str) -> String {
+    let rows = sys::terminal_rows(io::stdout().as_fd()).unwrap_or(usize::MAX);
     let mut out = "\x1b[H".to_owned();
-    for line in text.lines() {
+    for line in fitted(text, rows) {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{line}\x1b[K");
     }
     out.push_str("\x1b[J");
     out
+}
+
+/// The first lines that fit into so many rows: the state and what is missing stand at the top. The row of the cursor stays
+/// free, or the terminal would scroll.
+fn fitted(text: &str, rows: usize) -> Vec<String> {
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let room = rows.saturating_sub(1).max(1);
+    if lines.len() <= room {
+        return lines;
+    }
+    let hidden = lines.len() - (room - 1);
+    let more = format!("({hidden} more lines: make the terminal higher)");
+    lines.into_iter().take(room - 1).chain([more]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_low_terminal_shows_the_top_and_says_how_much_is_missing() {
+        let text = "a\nb\nc\nd\n";
+        assert_eq!(fitted(text, 5), ["a", "b", "c", "d"]);
+        assert_eq!(fitted(text, 4), ["a", "b", "(2 more lines: make the terminal higher)"]);
+        assert_eq!(fitted(text, 1), ["(4 more lines: make the terminal higher)"]);
+        assert_eq!(fitted(text, 0).len(), 1);
+        assert_eq!(fitted(text, usize::MAX).len(), 4);
+    }
 }

@@ -286,6 +286,10 @@ fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Con
     let (report, position) = receives.report(&root);
     let tunnels = tunnel::read(&root, &buses, &tunnel::Own { send: &send, receive: &receives.plans });
     let rcsp = rcsp::read(&root, &tunnels);
+    if !has_standstill && tunnels.iter().any(|tunnel| !tunnel.diagnostic.is_empty()) {
+        let text = "ids for DIAG have no effect without [standstill]: DIAG is entered where the vehicle is proven to stand";
+        findings.warn("tcpcan", text);
+    }
     root.finish();
     let plan = Plan {
         vehicle: vehicle.unwrap_or_default(),

@@ -338,6 +338,14 @@ pub fn driver_name(socket: BorrowedFd<'_>, name: &str) -> Result<heapless::Strin
     Ok(driver)
 }
 
+/// Rows of the terminal behind a descriptor; none where it is no terminal, or does not know.
+pub fn terminal_rows(terminal: BorrowedFd<'_>) -> Option<usize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes a `winsize`, which is what it is given; the descriptor is open for the call.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    (result == 0 && size.ws_row > 0).then(|| size.ws_row.into())
+}
+
 /// Asks an input device (`linux/input.h`, ioctl type `E`): the answer to question `number` is written to `answer`, and
 /// its length in bytes comes back, or 0 where the driver does not tell it.
 ///

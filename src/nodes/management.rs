@@ -13,7 +13,7 @@ mod status;
 use serde_json::{Map, Value, json};
 
 use self::devices::object;
-use self::facts::{Facts, Identity};
+use self::facts::{Facts, Identity, SendFacts};
 use self::history::{
     ALL, BUS_TOPICS, DEVICE, Event, GATEWAY, GATEWAY_TOPICS, Happening, History, KEPT, LINK_TOPICS,
     TUNNEL_TOPICS,
@@ -21,11 +21,17 @@ use self::history::{
 use super::rcsp::{Answer, Asked, Door, Event as Published};
 use crate::proto::rcsp::envelope::ErrorCode;
 use crate::safety::input::{StateName, Status};
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, millis_f64};
 
 /// The core answers a request within two turns of the watchdog; a slow machine gets this long. Below the two seconds in which
 /// every command is answered.
 const PATIENCE: Duration = Duration::from_millis(1_000);
+
+/// No proof of any frame for this long, and for three of their periods: above the scheduling gaps of a busy computer.
+const NO_ECHO_MS: f64 = 200.0;
+
+/// Requests that have changed nothing are written down this often: a client must not fill the log.
+const SAY: Duration = Duration::from_secs(1);
 
 /// Events that `GwGetEvents` gives when it is not told how many.
 const EVENTS: usize = 50;
@@ -74,7 +80,8 @@ impl Request {
         match self {
             Self::SafeStop => {
                 let tripped = status.trips != trips_before || waited >= SETTLED;
-                tripped && status.state != StateName::Armed
+                // Out of DIAG as well: a stop ends what others may do.
+                tripped && !matches!(status.state, StateName::Armed | StateName::Diag)
             }
             Self::Acknowledge => status.state != StateName::Lockout,
             Self::EnterDiag => status.state == StateName::Diag,
@@ -88,7 +95,7 @@ impl Request {
 struct Waiting {
     ticket: u64,
     request: Request,
-    by: String,
+    by: &'static str,
     since: Instant,
     trips: u32,
 }
@@ -104,6 +111,8 @@ pub struct Management {
     requests: Vec<Request>,
     waiting: Vec<Waiting>,
     tickets: u64,
+    said: Vec<(&'static str, &'static str, &'static str)>,
+    said_at: Option<Instant>,
 }
 
 impl Management {
@@ -118,6 +127,8 @@ impl Management {
             requests: Vec::new(),
             waiting: Vec::new(),
             tickets: 0,
+            said: Vec::new(),
+            said_at: None,
         }
     }
 
@@ -132,10 +143,24 @@ impl Management {
         let foreign = facts.counters.iter().find(|(name, _)| *name == FOREIGN).map_or(0, |(_, value)| *value);
         let all = facts.counters.iter().chain(&facts.tunnel_counters).chain(&self.own_counters);
         self.history.look(now, foreign, all.filter(|(name, _)| is_drop(name)).copied());
-        for (index, bus) in facts.buses.iter().enumerate() {
+        let mut facts = facts;
+        for (index, bus) in facts.buses.iter_mut().enumerate() {
+            bus.no_echo = self.has_no_echo(index, &facts.sends, facts.status.as_ref());
             self.history.look_at_bus(now, &self.identity.plan, index, bus);
         }
         self.facts = facts;
+    }
+
+    /// Whether frames are sent on a bus and none is proven to leave: a cut cable, where the interface itself sees nothing.
+    fn has_no_echo(&self, bus: usize, sends: &[SendFacts], status: Option<&Status>) -> bool {
+        let is_sending =
+            status.is_some_and(|status| status.state != StateName::Init) && !self.identity.listen_only;
+        let sent = self.identity.plan.send.iter().zip(sends).filter(|(send, _)| send.bus == bus);
+        let mut ages =
+            sent.filter_map(|(send, facts)| Some((send.period, facts.confirmed_age_ms?))).peekable();
+        is_sending
+            && ages.peek().is_some()
+            && ages.all(|(period, age)| age > NO_ECHO_MS.max(3.0 * millis_f64(period)))
     }
 
     /// Takes what the server counts.
@@ -145,10 +170,22 @@ impl Management {
 
     /// Takes what happened.
     pub fn take(&mut self, at: Instant, happening: &Happening) {
+        // The mailbox has newer ones, once there is any.
         if let Happening::Status(status) = happening {
-            self.facts.status = Some(*status);
+            self.facts.status.get_or_insert(*status);
+        }
+        if let Happening::Requested { command, by, outcome, changed } = happening
+            && (*changed || self.said_at.is_none_or(|said| at.since(said) >= SAY))
+        {
+            self.said_at = Some(at);
+            self.said.push((*command, *by, *outcome));
         }
         self.history.take(at, &self.identity.plan, happening);
+    }
+
+    /// What the gateway's log should say of requests: each that has changed something, and one a second of the others.
+    pub fn take_said(&mut self) -> Vec<(&'static str, &'static str, &'static str)> {
+        std::mem::take(&mut self.said)
     }
 
     /// What subscribers have not been told yet: each event under its publisher, and once more for those who want all.
@@ -186,7 +223,10 @@ impl Management {
     #[must_use]
     pub fn has_topic(&self, device: Option<&str>, publisher: &str, topic: &str) -> bool {
         match device {
-            Some(id) => publisher == DEVICE && (topic == "*" || self.topics(id).contains(&topic)),
+            Some(id) => {
+                let topics = self.topics(id);
+                publisher == DEVICE && !topics.is_empty() && (topic == "*" || topics.contains(&topic))
+            }
             None if publisher == GATEWAY => topic == "*" || GATEWAY_TOPICS.contains(&topic),
             None => {
                 let mut all =
@@ -262,15 +302,12 @@ impl Management {
     fn request(&mut self, now: Instant, request: Request, asked: &Asked<'_>) -> Answer {
         let command = request.command();
         let by = if asked.local { "a client on this machine" } else { "a client on another machine" };
+        let (remote_stop, status) = (self.identity.remote_stop, self.facts.status);
         let mut refuse = |outcome, code, why: String| {
-            self.history.take(
-                now,
-                &self.identity.plan,
-                &Happening::Requested { command, by: by.to_owned(), outcome, changed: false },
-            );
+            self.take(now, &Happening::Requested { command, by, outcome, changed: false });
             Answer::Refused(code, why)
         };
-        let may = asked.local || (request == Request::SafeStop && self.identity.remote_stop);
+        let may = asked.local || (request == Request::SafeStop && remote_stop);
         if !may {
             let why = if request == Request::SafeStop {
                 "rcsp.remote_stop is not set in the configuration".to_owned()
@@ -279,7 +316,7 @@ impl Management {
             };
             return refuse("not permitted", ErrorCode::NotPermitted, why);
         }
-        let Some(status) = self.facts.status else {
+        let Some(status) = status else {
             return refuse("not ready", ErrorCode::NotReady, "the gateway is starting".to_owned());
         };
         let wanted = match request {
@@ -295,7 +332,7 @@ impl Management {
         self.requests.push(request);
         self.tickets += 1;
         let ticket = self.tickets;
-        self.waiting.push(Waiting { ticket, request, by: by.to_owned(), since: now, trips: status.trips });
+        self.waiting.push(Waiting { ticket, request, by, since: now, trips: status.trips });
         Answer::Pending(ticket)
     }
 
@@ -313,7 +350,7 @@ impl Management {
     fn events(&self, now: Instant, arguments: &Map<String, Value>) -> Answer {
         let number = |key: &str| match arguments.get(key) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => value.as_u64().map(Some).ok_or_else(|| {
+            Some(value) => whole(value).map(Some).ok_or_else(|| {
                 Answer::Refused(ErrorCode::InvalidArgument, format!("{key} must be a whole number from 0 on"))
             }),
         };
@@ -348,6 +385,13 @@ impl Management {
 #[must_use]
 pub fn knows_command(command: &str) -> bool {
     COMMANDS.contains(&command)
+}
+
+/// A whole number, also one that is written `3.0`.
+fn whole(value: &Value) -> Option<u64> {
+    let from_float =
+        |number: f64| format!("{number:.0}").parse().ok().filter(|_| number >= 0.0 && number.fract() == 0.0);
+    value.as_u64().or_else(|| value.as_f64().and_then(from_float))
 }
 
 /// The counter of foreign frames, as it is called.

@@ -223,6 +223,9 @@ pub fn next_step(status: &Status) -> Option<&'static str> {
 /// A change of the state in a person's words, with its cause where the new state has one.
 #[must_use]
 pub fn transition(before: Option<StateName>, status: &Status) -> String {
+    if before == Some(StateName::Lockout) && status.state == StateName::Safe {
+        return "LOCKOUT -> SAFE, acknowledged by a person".to_owned();
+    }
     let before = before.map_or("start", StateName::name);
     let because = |fault: Fault| format!(" because of {} ({})", fault.name(), fault.text());
     let cause = match (status.state, &status.cause, status.lockout) {
@@ -305,5 +308,23 @@ mod tests {
         assert_eq!(told["gateway"]["cause"], "foreign_writer");
         assert_eq!(told["gateway"]["cause_ms_ago"], 20.0);
         assert_eq!(told["gateway"]["next"], "a person at the vehicle must acknowledge the lockout");
+    }
+
+    #[test]
+    fn a_transition_names_its_cause_and_an_acknowledgement_none() {
+        let options = CoreOptions {
+            settings: Settings::default(),
+            arms_per_minute: 10,
+            counters: Vec::new(),
+            locked_out: Some(Fault::ForeignWriter),
+        };
+        let mut core = Core::new(plan::plan(PlanOptions::default()), options);
+        core.step(at(0), &Input::IDLE);
+        let locked = core.status();
+        assert_eq!(locked.state, StateName::Lockout);
+        let told = transition(None, &locked);
+        assert!(told.starts_with("start -> LOCKOUT because of foreign_writer ("), "{told}");
+        let freed = Status { state: StateName::Safe, ..locked };
+        assert_eq!(transition(Some(StateName::Lockout), &freed), "LOCKOUT -> SAFE, acknowledged by a person");
     }
 }

@@ -33,6 +33,9 @@ const RATE: Duration = Duration::from_secs(1);
 /// The kernel is asked about the controllers this often, and only while a client is there.
 const CONTROLLER: Duration = Duration::from_secs(1);
 
+/// Connections that were closed for what their client did are written down this often.
+const CLOSED: Duration = Duration::from_secs(1);
+
 /// What was counted on a bus at one moment.
 #[derive(Debug, Clone, Copy)]
 struct Counted {
@@ -66,6 +69,8 @@ pub(super) struct Mirrors {
 pub(super) struct GatewayDesk {
     management: Management,
     shared: Arc<Shared>,
+    events: Tx<Event>,
+    closed_at: Option<Instant>,
     status: Rx<Status>,
     peers: Rx<Peers>,
     happenings: Rx<(Instant, Happening)>,
@@ -81,7 +86,7 @@ pub(super) struct GatewayDesk {
 }
 
 impl GatewayDesk {
-    pub(super) fn new(identity: Identity, shared: Arc<Shared>, mirrors: Mirrors) -> Self {
+    pub(super) fn new(identity: Identity, shared: Arc<Shared>, events: Tx<Event>, mirrors: Mirrors) -> Self {
         let Mirrors { status, peers, happenings } = mirrors;
         let buses = identity.plan.buses.iter().map(|bus| Bus {
             address: bus.interface.parse().ok(),
@@ -95,6 +100,8 @@ impl GatewayDesk {
             buses: buses.collect(),
             management: Management::new(identity),
             shared,
+            events,
+            closed_at: None,
             status,
             peers,
             happenings,
@@ -161,6 +168,8 @@ impl GatewayDesk {
             let controller = bus.controller.clone().unwrap_or_default();
             BusFacts {
                 up: gauge.up.load(Relaxed),
+                // The management plane sees it: it knows what is sent where.
+                no_echo: false,
                 // What the kernel was asked is newer than the last error message, where it knows.
                 controller: controller.state.or_else(|| gauge.controller()),
                 errors: controller.errors.or_else(|| gauge.counters().map(|(t, r)| (t.into(), r.into()))),
@@ -190,11 +199,21 @@ impl GatewayDesk {
         }
     }
 
+    /// Hands what should be in the log to main.
+    fn say(&mut self) {
+        for (command, by, outcome) in self.management.take_said() {
+            self.events.offer(Event::Requested(command, by, outcome));
+        }
+    }
+
     /// Hands what a person asked for to the core.
     fn hand_on(&mut self, now: Instant) {
         for request in self.management.take_requests() {
             match request {
-                Request::SafeStop => self.shared.trip(Fault::StopRequested.into(), now),
+                Request::SafeStop => {
+                    self.shared.trip(Fault::StopRequested.into(), now);
+                    self.shared.request_leave_diag();
+                }
                 Request::Acknowledge => self.shared.request_acknowledge(),
                 Request::EnterDiag => self.shared.request_enter_diag(),
                 Request::LeaveDiag => self.shared.request_leave_diag(),
@@ -288,16 +307,20 @@ impl Desk for GatewayDesk {
         self.gather(now);
         let answer = self.management.answer(now, asked);
         self.hand_on(now);
+        self.say();
         answer
     }
 
     fn settle(&mut self, now: Instant, ticket: u64) -> Option<Answer> {
         self.gather(now);
-        self.management.settle(now, ticket)
+        let answer = self.management.settle(now, ticket);
+        self.say();
+        answer
     }
 
     fn forget(&mut self, now: Instant, ticket: u64) {
         self.management.forget(now, ticket);
+        self.say();
     }
 
     fn knows_device(&self, device: &str) -> bool {
@@ -317,8 +340,19 @@ impl Service for GatewayDesk {
 
     fn told(&mut self, now: Instant, door: Door) {
         match door {
-            Door::Connected(_) => self.clients += 1,
-            Door::Ended(..) => self.clients = self.clients.saturating_sub(1),
+            Door::Connected(_) => {
+                self.clients += 1;
+                // Its first question is answered with what is now.
+                self.gathered_at = None;
+            }
+            Door::Ended(address, ended) => {
+                self.clients = self.clients.saturating_sub(1);
+                // The log has one a second, the counters have all.
+                if ended.is_fault() && self.closed_at.is_none_or(|at| now.since(at) >= CLOSED) {
+                    self.closed_at = Some(now);
+                    self.events.offer(Event::RcspClosed(address, ended));
+                }
+            }
             Door::NotAllowed(_) | Door::Refused(_) | Door::NoAccept(_) => {}
         }
         self.management.take_door(now, door);

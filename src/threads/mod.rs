@@ -260,7 +260,7 @@ fn management_ends(
         started_at: clock::now(),
     };
     Some(management::Ends {
-        desk: GatewayDesk::new(identity, Arc::clone(shared), mirrors),
+        desk: GatewayDesk::new(identity, Arc::clone(shared), events.clone(), mirrors),
         plan,
         listener,
         events: events.clone(),

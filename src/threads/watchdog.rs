@@ -224,7 +224,16 @@ impl Watchdog {
         }
     }
 
+    /// What a controller said of itself is not known of the next one, nor after a restart.
+    fn forget_controller(&self, index: usize) {
+        if let Some(gauge) = self.ends.shared.gauges.buses.get(index) {
+            gauge.set_controller(None);
+            gauge.forget_counters();
+        }
+    }
+
     fn bus_down(&mut self, index: usize) {
+        self.forget_controller(index);
         if let Some(bus) = self.buses.get_mut(index) {
             bus.up = false;
             self.ends.node.handle_bus(clock::now(), index, BusEvent::Down);
@@ -232,6 +241,7 @@ impl Watchdog {
     }
 
     fn bus_gone(&mut self, index: usize) {
+        self.forget_controller(index);
         if let Some(bus) = self.buses.get_mut(index) {
             bus.up = false;
             if let Some(port) = bus.port.take() {

@@ -76,6 +76,11 @@ impl BusGauge {
         self.counters.store(1 << 16 | u32::from(transmit) << 8 | u32::from(receive), Relaxed);
     }
 
+    /// They are not known any more.
+    pub fn forget_counters(&self) {
+        self.counters.store(0, Relaxed);
+    }
+
     /// The error counters as last told: transmit, receive.
     #[must_use]
     pub fn counters(&self) -> Option<(u8, u8)> {
@@ -198,5 +203,7 @@ mod tests {
         assert_eq!(gauge.counters(), Some((0, 0)));
         gauge.set_counters(255, 7);
         assert_eq!(gauge.counters(), Some((255, 7)));
+        gauge.forget_counters();
+        assert_eq!(gauge.counters(), None);
     }
 }

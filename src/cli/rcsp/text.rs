@@ -164,7 +164,10 @@ fn indent(out: &mut String, depth: usize) {
 }
 
 fn cleaned(text: Str<'_>) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    // Marks that turn the direction of writing could make one text look like another.
+    let turns =
+        |c: char| matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if c.is_control() || turns(c) { '?' } else { c }).collect()
 }
 
 fn scalar(value: Scalar<'_>) -> String {

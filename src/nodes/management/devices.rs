@@ -58,11 +58,12 @@ enum Device<'a> {
 pub fn bus_state(bus: &BusFacts) -> &'static str {
     match (bus.up, bus.controller) {
         (false, _) => "Down",
+        (true, Some(ControllerState::BusOff)) => "BusOff",
+        _ if bus.no_echo => "NoEcho",
         (true, None) => "Up",
         (true, Some(ControllerState::Active)) => "ErrorActive",
         (true, Some(ControllerState::Warning)) => "ErrorWarning",
         (true, Some(ControllerState::Passive)) => "ErrorPassive",
-        (true, Some(ControllerState::BusOff)) => "BusOff",
     }
 }
 

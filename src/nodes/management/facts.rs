@@ -51,6 +51,8 @@ pub struct Identity {
 pub struct BusFacts {
     /// The interface is there and up.
     pub up: bool,
+    /// Frames are sent and none is proven to leave.
+    pub no_echo: bool,
     /// What the controller says of itself.
     pub controller: Option<ControllerState>,
     /// Error counters, where the driver gives them: transmit, receive.

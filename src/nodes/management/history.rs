@@ -85,7 +85,7 @@ pub enum Happening {
         /// The command.
         command: &'static str,
         /// Who asked.
-        by: String,
+        by: &'static str,
         /// What came of it.
         outcome: &'static str,
         /// Whether it has changed anything.
@@ -248,7 +248,13 @@ impl History {
 
     /// Looks at the state of a bus: what its interface and its controller say.
     pub fn look_at_bus(&mut self, at: Instant, plan: &Plan, bus: usize, facts: &BusFacts) {
-        let why = if facts.controller.is_some() { "the controller says so" } else { "the interface says so" };
+        let why = if facts.no_echo {
+            "frames are sent and none is proven to leave"
+        } else if facts.controller.is_some() {
+            "the controller says so"
+        } else {
+            "the interface says so"
+        };
         self.tell_bus(at, plan, bus, devices::bus_state(facts), why);
     }
 

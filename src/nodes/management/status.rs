@@ -10,11 +10,21 @@ use super::facts::ms;
 use crate::nodes::report::next_step;
 use crate::nodes::spread::Percentiles;
 use crate::safety::faults::{Class, Fault};
-use crate::safety::input::StateName;
+use crate::safety::input::{StateName, Status};
 use crate::time::Instant;
 
 /// Events on the page.
 const EVENTS: usize = 5;
+
+/// What to do next. In LOCKOUT the reader of this page is the person who can.
+fn next(status: &Status) -> Option<&'static str> {
+    if status.state == StateName::Lockout {
+        return Some(
+            "look at the vehicle; then, on the gateway itself: ocpcan rcsp call GwAcknowledgeLockout",
+        );
+    }
+    next_step(status)
+}
 
 fn fault(fault: Fault) -> Value {
     json!({ "Name": fault.name(), "Text": fault.text() })
@@ -80,7 +90,7 @@ impl Management {
             ("Lockout", status.lockout.map(|fault| json!({ "Fault": fault.name(), "Text": fault.text() }))),
             // What is missing to arm; nothing is asked for where the operator drives.
             ("Checklist", (status.state != StateName::Armed).then(|| Value::Array(checklist.collect()))),
-            ("Next", next_step(status).map(Value::from)),
+            ("Next", next(status).map(Value::from)),
             ("Arms", Some(json!(status.arms))),
             ("Trips", Some(json!(status.trips))),
             ("Standing", Some(json!(status.standing))),

@@ -272,3 +272,44 @@ fn every_command_is_known_and_no_other() {
         assert!(!knows_command(other));
     }
 }
+
+#[test]
+fn a_bus_on_which_nothing_is_proven_to_leave_says_so() {
+    let mut management = gateway(StateName::Safe);
+    let bus = format!("bus:{}", management.identity().plan.buses[0].name);
+    let state = |management: &mut Management| {
+        let info = ok(ask(management, at(2), "GetDeviceInfo", json!({ "DeviceId": bus.as_str() }), true));
+        info["State"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(state(&mut management), "Up");
+    management.take_fresh(at(2));
+    let silent = SendFacts { confirmed: 7, confirmed_age_ms: Some(500.0), ..SendFacts::default() };
+    let cut = Facts { sends: vec![silent], ..facts(StateName::Safe) };
+    management.set_facts(at(3), cut.clone());
+    assert_eq!(state(&mut management), "NoEcho");
+    let told = management.take_fresh(at(3));
+    assert!(told.iter().any(|event| event.device.as_deref() == Some(&bus)), "{told:?}");
+    // Before the first frame, and where nothing is sent at all, silence says nothing.
+    management.set_facts(at(4), Facts { status: Some(status(StateName::Init)), ..cut });
+    assert_eq!(state(&mut management), "Up");
+}
+
+#[test]
+fn devices_without_topics_cannot_be_subscribed_to() {
+    let management = gateway(StateName::Safe);
+    let send = format!("send:{}", management.identity().plan.send[0].name);
+    for topic in ["*", "BusStateChanged"] {
+        assert!(!management.has_topic(Some(&send), DEVICE, topic));
+        assert!(!management.has_topic(Some("peer:192.168.1.7:5000"), DEVICE, topic));
+    }
+}
+
+#[test]
+fn what_changed_nothing_is_written_down_once_a_second() {
+    let mut management = gateway(StateName::Safe);
+    for ms in 0..2_000 {
+        ask(&mut management, at(ms), "GwLeaveDiag", json!({}), true);
+    }
+    assert_eq!(management.take_said().len(), 2);
+    assert!(management.take_said().is_empty());
+}

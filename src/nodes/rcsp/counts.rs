@@ -46,6 +46,12 @@ impl Ended {
         Self::Displaced,
     ];
 
+    /// Whether it went for what it sent, or did not read.
+    #[must_use]
+    pub const fn is_fault(self) -> bool {
+        !matches!(self, Self::Left | Self::Lost | Self::Stopped | Self::Displaced)
+    }
+
     /// What its number counts.
     const fn counted(self) -> &'static str {
         match self {

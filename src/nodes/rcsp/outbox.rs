@@ -9,6 +9,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde_json::json;
+
+use crate::proto::rcsp::envelope;
+
 /// Events that wait for one client: a status screen's worth of news of several minutes.
 pub const EVENTS: usize = 256;
 
@@ -45,6 +49,8 @@ pub struct Outbox {
     event_bytes: usize,
     answer_weight: usize,
     dropped: u64,
+    /// Of those, how many the client was told of.
+    told: u64,
 }
 
 impl Outbox {
@@ -97,6 +103,22 @@ impl Outbox {
             }
             None => {}
         }
+        self.tell_loss();
+    }
+
+    /// The client is told how many events it has missed, where they would have stood. The notice is never dropped; there is at
+    /// most one for each message that has left.
+    fn tell_loss(&mut self) {
+        let lost = self.dropped - self.told;
+        if lost == 0 {
+            return;
+        }
+        self.told = self.dropped;
+        let text = format!("{lost} events were dropped: this client does not keep up");
+        let data = json!({ "Dropped": lost, "Text": text });
+        let notice = envelope::event("Gateway", "EventsDropped", None, &data);
+        self.answer_weight += notice.len() + OVERHEAD;
+        self.queue.push_front(Bytes::Answer(notice));
     }
 
     /// Whether nothing waits.
@@ -158,6 +180,16 @@ mod tests {
         }
     }
 
+    /// What has left without the one notice of so many dropped events.
+    fn without_notice(left: Vec<u8>, lost: u64) -> Vec<u8> {
+        let start = left.windows(4).position(|bytes| bytes == [0xDC, 1, 8, 4]).unwrap();
+        let size = usize::from(u16::from_le_bytes([left[start + 4], left[start + 5]]));
+        let end = start + 8 + size;
+        let body = String::from_utf8_lossy(&left[start + 8..end]);
+        assert!(body.contains(&format!("\"Dropped\":{lost},")), "{body}");
+        [&left[..start], &left[end..]].concat()
+    }
+
     #[test]
     fn the_oldest_events_go_and_no_answer_does() {
         let mut outbox = Outbox::default();
@@ -168,7 +200,8 @@ mod tests {
             }
         }
         assert_eq!(outbox.dropped(), 10);
-        let left = String::from_utf8(drain(&mut outbox, 1_000)).unwrap();
+        let left = without_notice(drain(&mut outbox, 1_000), 10);
+        let left = String::from_utf8(left).unwrap();
         let messages: Vec<&str> = left.split_terminator(';').collect();
         assert_eq!(messages.len(), EVENTS + 3);
         assert_eq!(messages[..3], ["a0", "e10", "e11"]);
@@ -185,7 +218,8 @@ mod tests {
             outbox.push_event(&event(b"x"));
         }
         assert_eq!(outbox.dropped(), 1);
-        assert_eq!(drain(&mut outbox, 1_000), [b"rst".as_slice(), &[b'x'; EVENTS - 1]].concat());
+        let left = without_notice(drain(&mut outbox, 1_000), 1);
+        assert_eq!(left, [b"rst".as_slice(), &[b'x'; EVENTS - 1]].concat());
     }
 
     #[test]
@@ -201,5 +235,23 @@ mod tests {
         outbox.push_event(&event(&[b'y'; EVENT_BYTES + 1]));
         assert!(outbox.is_empty());
         assert_eq!((outbox.weight(), outbox.dropped()), (0, 101));
+    }
+
+    #[test]
+    fn a_client_is_told_once_how_much_it_has_missed_and_where() {
+        let mut outbox = Outbox::default();
+        outbox.push_event(&event(b"begun"));
+        outbox.wrote(1);
+        for number in 0..EVENTS + 9 {
+            outbox.push_event(&event(format!("<{number}>").as_bytes()));
+        }
+        // The one that had begun is one of those that are kept.
+        assert_eq!(outbox.dropped(), 10);
+        let left = String::from_utf8_lossy(&drain(&mut outbox, 7)).into_owned();
+        let notice = left.find("EventsDropped").unwrap();
+        assert_eq!(left.matches("EventsDropped").count(), 1);
+        assert!(left.contains("\"Dropped\":10"), "{left}");
+        assert!(left.starts_with("egun") && notice < left.find("<10>").unwrap());
+        assert_eq!((outbox.answer_weight(), outbox.weight()), (0, 0));
     }
 }

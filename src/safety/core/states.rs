@@ -84,7 +84,7 @@ impl Core {
                 if self.checklist.standby() {
                     self.state = State::Standby { neutral_since: None };
                     self.cause_open = true;
-                } else if input.requests.enter_diag && (self.plan.speed.is_none() || self.standing) {
+                } else if input.requests.enter_diag && self.standing {
                     self.state = State::Diag;
                 }
             }
@@ -140,11 +140,10 @@ impl Core {
             }
             // DIAG -> SAFE
             State::Diag => {
-                let moving = self.plan.speed.is_some() && !self.standing;
                 if lock {
                     return Some(self.trip(now, input, State::Lockout));
                 }
-                if input.requests.leave_diag || moving {
+                if input.requests.leave_diag || !self.standing {
                     self.state = State::Safe;
                     self.clear.reset();
                 }

@@ -121,7 +121,7 @@ fn what_others_can_cause_pushes_out_nothing_of_the_gateways_own() {
     for number in 0..10_000 {
         let refused = Happening::Requested {
             command: "GwEnterDiag",
-            by: "a client".to_owned(),
+            by: "a client",
             outcome: "not ready",
             changed: false,
         };
@@ -147,7 +147,7 @@ fn links_peers_and_requests_have_their_topics_and_devices() {
         &plan,
         &Happening::Tunnel { bus: 0, peer, topic: "PeerRefused", text: "refused".to_owned() },
     );
-    let by = "a client on this machine".to_owned();
+    let by = "a client on this machine";
     history.take(
         at(2),
         &plan,
