@@ -1,3 +1,5 @@
+//! What the management plane answers, refuses and asks the core for.
+
 use super::facts::{BusFacts, PeerFacts, SendFacts};
 use super::*;
 use crate::safety::core::{Core, CoreOptions};

@@ -1,3 +1,5 @@
+//! Which events are told, with which words, and what is kept.
+
 use super::*;
 use crate::safety::core::{Core, CoreOptions};
 use crate::safety::input::{Input, Reaction, Trip};
