@@ -12,6 +12,7 @@ mod player;
 mod rcsp;
 mod run;
 mod safe_stop;
+pub mod sim_assetto;
 pub mod sim_ocp;
 mod sim_panel;
 pub mod sim_vehicle;
@@ -86,6 +87,7 @@ enum Command {
 /// Plays the other end of a line
 #[derive(Debug, Subcommand)]
 enum Sim {
+    Assetto(sim_assetto::Args),
     Ocp(sim_ocp::Args),
     Panel(sim_panel::Args),
     Vehicle(sim_vehicle::Args),
@@ -110,6 +112,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
             Command::Rcsp(args) => rcsp::run(&args),
             Command::Status(args) => status::run(&args),
             Command::Tcpcan(args) => tcpcan::run(&args),
+            Command::Sim(Sim::Assetto(args)) => sim_assetto::run(&args),
             Command::Sim(Sim::Ocp(args)) => sim_ocp::run(&args),
             Command::Sim(Sim::Panel(args)) => sim_panel::run(&args),
             Command::Sim(Sim::Vehicle(args)) => sim_vehicle::run(&args),
