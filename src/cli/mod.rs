@@ -2,6 +2,7 @@
 //!
 //! Owns the arguments and what is printed. Relies on everything below. Never decides anything about the vehicle.
 
+mod assetto;
 mod check;
 mod completions;
 mod demo;
@@ -68,6 +69,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Assetto(assetto::Args),
     Check(check::Args),
     Demo(demo::Args),
     Monitor(monitor::Args),
@@ -104,6 +106,7 @@ pub fn main() -> ExitCode {
 pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     match Cli::try_parse_from(args) {
         Ok(cli) => match cli.command {
+            Command::Assetto(args) => assetto::run(&args),
             Command::Run(args) => run::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Demo(args) => demo::run(&args),
