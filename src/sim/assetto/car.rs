@@ -108,7 +108,7 @@ impl Car {
     }
 
     /// Puts it on its place of the grid with nothing driven.
-    pub(super) fn to_grid(&mut self, place: usize) {
+    pub(super) fn line_up(&mut self, place: usize) {
         let presence = self.presence;
         *self = Self { presence, mishap_at: self.mishap_at, ..Self::empty(self.skill) };
         let place = u8::try_from(place).unwrap_or(u8::MAX);

@@ -12,6 +12,7 @@
 //!
 //! What a real server does is taken from the sources of public servers and plugins, and one capture; none was at hand.
 
+mod answer;
 pub mod car;
 mod game;
 pub mod script;

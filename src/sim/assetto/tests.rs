@@ -430,7 +430,7 @@ fn a_program_that_stood_still_does_not_send_what_was_missed() {
     let mut bench = Bench::new(Options { cars: 1, initial_interval_ms: 100, ..Options::default() });
     bench.run(Duration::from_secs(5));
     bench.take();
-    bench.now = bench.now + Duration::from_secs(3_600);
+    bench.now += Duration::from_secs(3_600);
     bench.world.handle_timeout(bench.now);
     bench.collect();
     assert_eq!(bench.of("ACSP_CAR_UPDATE").len(), 1, "{:?}", bench.names());

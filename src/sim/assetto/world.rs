@@ -14,7 +14,7 @@ use super::tell::{LAYOUT, MESSAGE_MAX, MODEL, Names, PROTO_VERSION, TRACK};
 use super::track::Track;
 use super::{CARS_MAX, EMPTY_SLOTS, STEP};
 use crate::proto::assetto::game::{GameMessage, Handshake, RtLap};
-use crate::proto::assetto::{Command, Event, Text, id};
+use crate::proto::assetto::{Event, Text};
 use crate::sim::world::rng::Rng;
 use crate::time::{Duration, Instant};
 
@@ -106,12 +106,12 @@ pub struct World {
     /// Number of the session that runs.
     pub(super) session: usize,
     /// Until then everything has happened.
-    at: Instant,
+    pub(super) at: Instant,
     /// When the session is or was started.
     started: Instant,
     winner_at: Option<Instant>,
-    interval: Duration,
-    next_update: Option<Instant>,
+    pub(super) interval: Duration,
+    pub(super) next_update: Option<Instant>,
     /// Drivers who have not come yet: slot and time.
     arrivals: VecDeque<(Instant, u8)>,
     clients: Clients,
@@ -119,8 +119,8 @@ pub struct World {
     queue: VecDeque<(Receiver, Vec<u8>)>,
     notes: VecDeque<String>,
     rng: Rng,
-    commands: u64,
-    not_understood: u64,
+    pub(super) commands: u64,
+    pub(super) not_understood: u64,
 }
 
 impl World {
@@ -159,54 +159,6 @@ impl World {
         world.tell(&Event::Version { proto_version: PROTO_VERSION });
         world.begin_session(0);
         world
-    }
-
-    /// Takes one datagram from the plugin.
-    pub fn handle_command(&mut self, now: Instant, datagram: &[u8]) {
-        self.handle_timeout(now);
-        // AssettoServer tells its version to who sends that number; harmless where a server does not.
-        if datagram.first() == Some(&id::VERSION) {
-            return self.tell(&Event::Version { proto_version: PROTO_VERSION });
-        }
-        let Ok(command) = Command::decode(datagram) else {
-            self.not_understood += 1;
-            return;
-        };
-        self.commands += 1;
-        match command {
-            Command::RealtimePosInterval { interval_ms } => self.set_interval(interval_ms),
-            Command::GetCarInfo { car_id } => self.tell_car_info(car_id),
-            Command::GetSessionInfo { session_index } => self.answer_session(session_index),
-            Command::SendChat { car_id, message } => {
-                if self.is_present(car_id) {
-                    self.note(format!("to car {car_id}: {message}"));
-                } else {
-                    self.tell_error(&format!("nobody is in car {car_id}"));
-                }
-            }
-            Command::BroadcastChat { message } => self.note(format!("to all: {message}")),
-            Command::SetSessionInfo {
-                session_index,
-                session_name,
-                session_type,
-                laps,
-                time_s,
-                wait_time_s,
-            } => {
-                let plan = Kind::of_number(session_type).map(|kind| SessionPlan {
-                    name: session_name.chars().take(63).collect(), // 255 bytes at most, as bytes on the wire
-                    kind,
-                    time: Duration::from_secs(time_s.into()),
-                    laps: u16::try_from(laps).unwrap_or(u16::MAX),
-                    wait: Duration::from_secs(wait_time_s.into()),
-                });
-                self.set_session(usize::from(session_index), plan);
-            }
-            Command::KickUser { car_id } => self.kick(car_id),
-            Command::NextSession => self.next_session(),
-            Command::RestartSession => self.restart_session(),
-            Command::AdminCommand { command } => self.administer(&command.to_string()),
-        }
     }
 
     /// Takes one datagram from a client of the game.
@@ -260,7 +212,7 @@ impl World {
     pub fn handle_timeout(&mut self, now: Instant) {
         let behind = now.since(self.at);
         if behind > BEHIND_MAX {
-            self.at = self.at + (behind - BEHIND_MAX);
+            self.at += behind - BEHIND_MAX;
         }
         loop {
             let due = self.poll_timeout().max(self.at);
@@ -332,13 +284,13 @@ impl World {
         }
     }
 
-    fn note(&mut self, text: String) {
+    pub(super) fn note(&mut self, text: String) {
         if self.notes.len() < NOTES {
             self.notes.push_back(text);
         }
     }
 
-    fn is_present(&self, slot: u8) -> bool {
+    pub(super) fn is_present(&self, slot: u8) -> bool {
         self.cars.get(usize::from(slot)).is_some_and(|car| car.presence != Presence::Empty)
     }
 
@@ -365,42 +317,6 @@ impl World {
         u8::try_from(self.cars.len()).unwrap_or(u8::MAX)
     }
 
-    fn set_interval(&mut self, interval_ms: u16) {
-        self.interval = Duration::from_millis(interval_ms.into());
-        self.next_update = (interval_ms > 0).then(|| self.at + self.interval);
-    }
-
-    fn answer_session(&mut self, index: i16) {
-        let index = if index < 0 { Some(self.session) } else { usize::try_from(index).ok() };
-        match index.filter(|index| *index < self.options.sessions.len()) {
-            Some(index) => self.tell_session(index, false),
-            None => self.tell_error("there is no session of this number"),
-        }
-    }
-
-    fn set_session(&mut self, index: usize, plan: Option<SessionPlan>) {
-        match (self.options.sessions.get_mut(index), plan) {
-            (Some(place), Some(plan)) => *place = plan,
-            (None, _) => self.tell_error("there is no session of this number"),
-            (_, None) => self.tell_error("this type of session is not simulated"),
-        }
-    }
-
-    /// What an administrator may type. A server knows many more; what is not simulated does nothing, as in
-    /// AssettoServer.
-    fn administer(&mut self, command: &str) {
-        self.note(format!("administrator: {command}"));
-        match command.split_whitespace().collect::<Vec<_>>().as_slice() {
-            ["/next_session"] => self.next_session(),
-            ["/restart_session"] => self.restart_session(),
-            ["/kick_id", slot] => match slot.parse() {
-                Ok(slot) => self.kick(slot),
-                Err(_) => self.tell_error("not the number of a car"),
-            },
-            _ => {}
-        }
-    }
-
     fn connect(&mut self, slot: u8) {
         let until = self.at + self.options.loading;
         let (is_race, started) = (self.plan().kind == Kind::Race, self.started);
@@ -409,33 +325,24 @@ impl World {
             return;
         }
         car.presence = Presence::Loading(until);
-        car.to_grid(slot.into());
+        car.line_up(slot.into());
         car.lap_began = is_race.then_some(started);
         self.tell(&Event::NewConnection(Names::of(slot).connection(slot)));
     }
 
-    fn disconnect(&mut self, slot: u8) {
+    pub(super) fn disconnect(&mut self, slot: u8) {
         if self.is_present(slot) {
             self.cars[usize::from(slot)].presence = Presence::Empty;
             self.tell(&Event::ConnectionClosed(Names::of(slot).connection(slot)));
         }
     }
 
-    fn kick(&mut self, slot: u8) {
-        if self.is_present(slot) {
-            self.note(format!("kicked: car {slot}"));
-            self.disconnect(slot);
-        } else {
-            self.tell_error(&format!("nobody is in car {slot}"));
-        }
-    }
-
-    fn restart_session(&mut self) {
+    pub(super) fn restart_session(&mut self) {
         self.end_session();
         self.begin_session(self.session);
     }
 
-    fn next_session(&mut self) {
+    pub(super) fn next_session(&mut self) {
         self.end_session();
         self.begin_session((self.session + 1) % self.options.sessions.len());
     }
@@ -455,7 +362,7 @@ impl World {
         self.winner_at = None;
         let is_race = self.plan().kind == Kind::Race;
         for (place, car) in self.cars.iter_mut().enumerate() {
-            car.to_grid(place);
+            car.line_up(place);
             car.lap_began = is_race.then_some(self.started);
         }
         self.set_interval(self.options.initial_interval_ms);
