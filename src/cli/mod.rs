@@ -2,6 +2,7 @@
 //!
 //! Owns the arguments and what is printed. Relies on everything below. Never decides anything about the vehicle.
 
+mod assetto;
 mod check;
 mod completions;
 mod demo;
@@ -12,6 +13,7 @@ mod player;
 mod rcsp;
 mod run;
 mod safe_stop;
+pub mod sim_assetto;
 pub mod sim_ocp;
 mod sim_panel;
 pub mod sim_vehicle;
@@ -67,6 +69,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Assetto(assetto::Args),
     Check(check::Args),
     Demo(demo::Args),
     Monitor(monitor::Args),
@@ -86,6 +89,7 @@ enum Command {
 /// Plays the other end of a line
 #[derive(Debug, Subcommand)]
 enum Sim {
+    Assetto(sim_assetto::Args),
     Ocp(sim_ocp::Args),
     Panel(sim_panel::Args),
     Vehicle(sim_vehicle::Args),
@@ -102,6 +106,7 @@ pub fn main() -> ExitCode {
 pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     match Cli::try_parse_from(args) {
         Ok(cli) => match cli.command {
+            Command::Assetto(args) => assetto::run(&args),
             Command::Run(args) => run::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Demo(args) => demo::run(&args),
@@ -110,6 +115,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
             Command::Rcsp(args) => rcsp::run(&args),
             Command::Status(args) => status::run(&args),
             Command::Tcpcan(args) => tcpcan::run(&args),
+            Command::Sim(Sim::Assetto(args)) => sim_assetto::run(&args),
             Command::Sim(Sim::Ocp(args)) => sim_ocp::run(&args),
             Command::Sim(Sim::Panel(args)) => sim_panel::run(&args),
             Command::Sim(Sim::Vehicle(args)) => sim_vehicle::run(&args),
