@@ -24,7 +24,7 @@ use crate::proto::assetto::game::PORT as GAME_PORT;
 /// Where plugins listen, as in the vendor's example.
 const PLUGIN_PORT: u16 = 12_000;
 
-/// Receives what a server of Assetto Corsa tells its plugin, or a game its clients: one JSON line for each event
+/// Prints what a server or a game of Assetto Corsa tells: one JSON line for each event
 ///
 /// Names and keys are those of Python's acudpclient; `event` and `timestamp` (seconds since 1970) stand in front. With
 /// --server, it asks the server for positions and for what it needs to know, again after each new session. Without, it

@@ -58,7 +58,9 @@ pub const DEFAULT_CONFIG: &str = "/etc/ocpcan/ocpcan.toml";
 /// move.
 #[derive(Debug, Parser)]
 #[command(name = "ocpcan", version = VERSION, disable_help_subcommand = true, max_term_width = 100)]
+// The usual form without the line between usage and commands: the whole fits a terminal of 24 lines.
 #[command(
+    help_template = "{about}\n\n{usage-heading} {usage}\nCommands:\n{subcommands}\n\nOptions:\n{options}{after-help}",
     after_help = "Exit codes: 0 done, 64 usage, 69 unavailable, 70 defect, 74 input/output, 76 protocol, 78 configuration."
 )]
 struct Cli {
