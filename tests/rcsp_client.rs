@@ -433,10 +433,10 @@ fn not_allowed() -> Vec<Row> {
         row("close in the middle", 69, "", "connection lost: closed by the peer", |peer, track| {
             let bytes = correct(track);
             peer.write(&bytes[..20]);
-            peer.stream.shutdown(Shutdown::Both).unwrap();
+            let _ = peer.stream.shutdown(Shutdown::Both);
         }),
         row("close at once", 69, "", "connection lost: closed by the peer", |peer, _| {
-            peer.stream.shutdown(Shutdown::Both).unwrap();
+            let _ = peer.stream.shutdown(Shutdown::Both);
         }),
     ]
 }
