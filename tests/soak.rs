@@ -130,8 +130,11 @@ impl Bench {
         let port = Port::open(&address, &PortOptions::default()).unwrap();
         let vehicle = VehicleSim::start(&address).unwrap();
         let ocp = OcpSimHandle::start(&LiveOptions::default(), Options::default()).unwrap();
+        // A port of its own for questions: the usual one may be another test's, and come free while descriptors are counted.
+        let asked = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let text = EXAMPLE
             .replace("\"can0\"", &format!("\"{address}\""))
+            .replace("# listen = \"127.0.0.1:45451\"", &format!("listen = \"{asked}\""))
             .replace("127.0.0.1:4000", &ocp.address().to_string())
             .replace("period_ms = 20\n# stale_after_ms = 100", "period_ms = 20\nstale_after_ms = 400")
             .replace("ramp_per_s = 60", "ramp_per_s = 100")
