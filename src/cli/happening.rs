@@ -5,7 +5,7 @@
 
 use super::tcpcan;
 use crate::config::Config;
-use crate::io::canbus::OpenError;
+use crate::io::canbus::{OpenCause, OpenError};
 use crate::io::tcp::LinkError;
 use crate::nodes::management::history::Happening;
 use crate::topology::Event;
@@ -27,11 +27,7 @@ pub(super) fn lost(config: &Config, error: LinkError) -> String {
 }
 
 /// Why a bus cannot be opened.
-pub(super) fn unavailable(
-    config: &Config,
-    bus: usize,
-    cause: crate::io::canbus::OpenCause,
-) -> Option<String> {
+pub(super) fn unavailable(config: &Config, bus: usize, cause: OpenCause) -> Option<String> {
     let address = config.plan.buses.get(bus)?.interface.parse().ok()?;
     Some(format!("{}; trying again", OpenError { bus: address, cause }))
 }

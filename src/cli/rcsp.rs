@@ -17,7 +17,8 @@ use self::text::{compact, indented, members_line, tree};
 use super::station::clean;
 use super::{complain, exit, print};
 use crate::nodes::rcsp_client::{Device, DeviceId, ProtocolError, RemoteError, devices, object};
-use crate::threads::rcsp_client::{ClientError, ClientOptions, PORT, RcspClient};
+use crate::proto::rcsp::PORT;
+use crate::threads::rcsp_client::{ClientError, ClientOptions, RcspClient};
 use crate::time::Duration;
 
 /// Asks an RCSP server: its devices, what it tells of them, any command, its events

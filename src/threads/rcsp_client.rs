@@ -18,9 +18,6 @@ use crate::nodes::rcsp_client::{
 };
 use crate::time::{Duration, Instant};
 
-/// The port that the public example uses.
-pub const PORT: u16 = 45_451;
-
 /// Connecting and each command have this long, as in the vendor's example.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use ocpcan::io::tcp::Listener;
 use ocpcan::proto::rcsp::envelope;
-use ocpcan::threads::rcsp::{Answer, Asked, Counts, Desk, Door, ErrorCode, Event, Server, Service, run};
+use ocpcan::threads::rcsp::{Answer, Asked, Counts, Desk, Door, ErrorCode, Event, Server, Service};
 use ocpcan::time;
 use serde_json::{Map, Value, json};
 
@@ -213,9 +213,12 @@ impl Bench {
         let mut desk = TestDesk::new(Arc::clone(&shared));
         let inside = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
-            run(&mut server, &mut desk, &|| inside.end.load(Ordering::SeqCst), &mut |counts| {
-                *inside.counts.lock().unwrap() = *counts;
-            });
+            while !inside.end.load(Ordering::SeqCst) {
+                server.turn(Duration::from_millis(100), &mut desk);
+                *inside.counts.lock().unwrap() = server.counts();
+            }
+            server.stop(&mut desk);
+            *inside.counts.lock().unwrap() = server.counts();
         });
         Self { address, shared, thread: Some(thread) }
     }

@@ -22,9 +22,6 @@ use crate::proto::rcsp::envelope;
 use crate::safety::allow::AllowList;
 use crate::time::{Duration, Instant};
 
-/// The port of RCSP.
-pub const PORT: u16 = 45_451;
-
 /// Longest wait of one turn: how old news may be, and how late the end of the program is noticed.
 const TURN: Duration = Duration::from_millis(100);
 
@@ -285,19 +282,4 @@ impl Server {
             self.peers.push(Peer::new(link, address, session, now));
         }
     }
-}
-
-/// Serves until `is_ended`; `publish` gets the counts once a turn.
-pub fn run(
-    server: &mut Server,
-    service: &mut dyn Service,
-    is_ended: &dyn Fn() -> bool,
-    publish: &mut dyn FnMut(&Counts),
-) {
-    while !is_ended() {
-        server.turn(TURN, service);
-        publish(&server.counts());
-    }
-    server.stop(service);
-    publish(&server.counts());
 }
