@@ -27,6 +27,9 @@ use crate::time::{Duration, Instant, millis_f64};
 /// every command is answered.
 const PATIENCE: Duration = Duration::from_millis(1_000);
 
+/// A watchdog that came round so recently has taken what was asked for 100 ms ago; its longest wait is 5 ms.
+const CORE_ALIVE_MS: f64 = 50.0;
+
 /// No proof of any frame for this long, and for three of their periods: above the scheduling gaps of a busy computer.
 const NO_ECHO_MS: f64 = 200.0;
 
@@ -74,12 +77,13 @@ impl Request {
     }
 
     /// Whether the core has done it.
-    fn is_done(self, status: &Status, trips_before: u32, waited: Duration) -> bool {
+    fn is_done(self, status: &Status, trips_before: u32, waited: Duration, is_core_alive: bool) -> bool {
         /// A stop of a gateway that is safe already changes nothing that could be seen.
         const SETTLED: Duration = Duration::from_millis(100);
         match self {
             Self::SafeStop => {
-                let tripped = status.trips != trips_before || waited >= SETTLED;
+                // Without a trip to be seen, only a core that has run since then can have heard of it.
+                let tripped = status.trips != trips_before || (waited >= SETTLED && is_core_alive);
                 // Out of DIAG as well: a stop ends what others may do.
                 tripped && !matches!(status.state, StateName::Armed | StateName::Diag)
             }
@@ -266,7 +270,8 @@ impl Management {
         let waiting = self.waiting.get(place)?;
         let status = self.facts.status?;
         let waited = now.since(waiting.since);
-        let is_done = waiting.request.is_done(&status, waiting.trips, waited);
+        let is_core_alive = self.facts.watchdog_age_ms.is_some_and(|age| age < CORE_ALIVE_MS);
+        let is_done = waiting.request.is_done(&status, waiting.trips, waited, is_core_alive);
         if !is_done && waited < PATIENCE {
             return None;
         }

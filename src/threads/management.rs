@@ -185,6 +185,7 @@ impl GatewayDesk {
         });
         Facts {
             status: self.newest_status,
+            watchdog_age_ms: age(self.shared.watchdog_beat()),
             connected: self.shared.link().is_some(),
             message_age_ms: age(gauges.message_at.get()),
             ack_age_ms: age(gauges.ack_at.get()),

@@ -116,6 +116,8 @@ pub struct PeerFacts {
 pub struct Facts {
     /// The core's status; none before its first step.
     pub status: Option<Status>,
+    /// Since the watchdog last came round; without it the status is of no more than that age.
+    pub watchdog_age_ms: Option<f64>,
     /// OCP is connected.
     pub connected: bool,
     /// Age of the newest message, of the newest `ack_time` and of the operator's counter.

@@ -315,3 +315,15 @@ fn what_changed_nothing_is_written_down_once_a_second() {
     assert_eq!(management.take_said().len(), 2);
     assert!(management.take_said().is_empty());
 }
+
+#[test]
+fn a_stop_that_a_core_which_stands_still_has_not_heard_of_is_not_done() {
+    let mut management = gateway(StateName::Ready);
+    let Answer::Pending(ticket) = ask(&mut management, at(2), "GwSafeStop", json!({}), true) else {
+        panic!()
+    };
+    management.set_facts(at(150), Facts { watchdog_age_ms: Some(148.0), ..facts(StateName::Ready) });
+    assert_eq!(management.settle(at(150), ticket), None);
+    management.set_facts(at(160), Facts { watchdog_age_ms: Some(4.0), ..facts(StateName::Safe) });
+    assert_eq!(ok(management.settle(at(160), ticket).unwrap())["State"], "SAFE");
+}
