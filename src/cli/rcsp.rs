@@ -16,8 +16,8 @@ use serde_json::value::RawValue;
 use self::text::{compact, indented, members_line, tree};
 use super::station::clean;
 use super::{complain, exit, print};
+use crate::config::RCSP_PORT;
 use crate::nodes::rcsp_client::{Device, DeviceId, ProtocolError, RemoteError, devices, object};
-use crate::proto::rcsp::PORT;
 use crate::threads::rcsp_client::{ClientError, ClientOptions, RcspClient};
 use crate::time::Duration;
 
@@ -46,7 +46,7 @@ pub(super) struct Server {
     host: String,
 
     /// The server's port
-    #[arg(long, global = true, default_value_t = PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, global = true, default_value_t = RCSP_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
 
     /// Longest wait for the connection, and for each answer

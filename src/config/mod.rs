@@ -28,7 +28,7 @@ mod tunnel;
 mod user_data;
 
 pub use problem::{Problem, nearest};
-pub use rcsp::RcspPlan;
+pub use rcsp::{PORT as RCSP_PORT, RcspPlan};
 pub use receive::GATEWAY_KEY;
 pub use short::Short;
 pub use slots::written as written_slot;

@@ -7,8 +7,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::listen::{Door, takes};
 use super::reader::Table;
 use super::tunnel::{TunnelPlan, ocp_address};
-use crate::proto::rcsp::PORT;
 use crate::safety::allow::AllowList;
+
+/// The port of the protocol. Source: the vendor's public example.
+pub const PORT: u16 = 45_451;
 
 const RCSP: Door = Door {
     usual: "127.0.0.1:45451",

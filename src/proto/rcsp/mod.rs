@@ -4,9 +4,6 @@
 //! Never knows what a command means, and claims no more of RCSP than is publicly documented: names and shapes that are
 //! ours are marked so where they stand.
 
-/// The port of the protocol. Source: the vendor's public example.
-pub const PORT: u16 = 45_451;
-
 pub mod body;
 pub mod envelope;
 #[doc(hidden)]
