@@ -4,6 +4,7 @@
 //! atomics that any thread may set. Relies on `safety` and `can` for what travels. Nobody blocks on send, every drop
 //! is counted, and no thread is started after the first frame.
 
+pub mod car;
 mod channel;
 pub mod gauges;
 mod shared;
@@ -13,6 +14,7 @@ pub mod tunnel;
 use std::mem::size_of;
 use std::net::SocketAddr;
 
+use self::car::CarNews;
 pub use self::channel::{Rx, Tx, channel};
 pub use self::shared::{Counter, Shared};
 use self::station::StationNews;
@@ -41,6 +43,8 @@ pub enum Thread {
     Tcpcan,
     /// The management plane, unless the configuration switches it off.
     Rcsp,
+    /// The simulated car in the place of a vehicle, where the configuration has one.
+    Assetto,
     /// The operator's side: the only thread beside main where `role = "operator"`.
     Station,
 }
@@ -60,8 +64,16 @@ pub struct ThreadSpec {
 
 impl Thread {
     /// Every kind of thread.
-    pub const ALL: [Self; 7] =
-        [Self::Main, Self::Ocp, Self::Can, Self::Watchdog, Self::Tcpcan, Self::Rcsp, Self::Station];
+    pub const ALL: [Self; 8] = [
+        Self::Main,
+        Self::Ocp,
+        Self::Can,
+        Self::Watchdog,
+        Self::Tcpcan,
+        Self::Rcsp,
+        Self::Assetto,
+        Self::Station,
+    ];
 
     /// The row of this thread.
     #[must_use]
@@ -102,6 +114,12 @@ impl Thread {
                 waits_on: "the listener and its clients in one poll, 100 ms at most",
                 priority: None,
                 duty: "management plane: answers how the gateway is, tells events; can ask for a stop, never for motion",
+            },
+            Self::Assetto => ThreadSpec {
+                name: "assetto",
+                waits_on: "UDP and its frames' beat, 50 ms at most",
+                priority: None,
+                duty: "the simulated car: its telemetry, and the frames that it sends in the place of a vehicle",
             },
             Self::Station => ThreadSpec {
                 name: "station",
@@ -147,6 +165,8 @@ pub enum Edge {
     PeersToRcsp,
     /// What main has written down, for those who subscribed to it.
     Happenings,
+    /// What the simulated car has to tell the log.
+    CarNews,
     /// What the operator station has to tell the log.
     StationNews,
 }
@@ -170,7 +190,7 @@ pub struct EdgeSpec {
 
 impl Edge {
     /// Every channel.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Operator,
         Self::FeedbackToWatchdog,
         Self::FeedbackToOcp,
@@ -182,6 +202,7 @@ impl Edge {
         Self::StatusToRcsp,
         Self::PeersToRcsp,
         Self::Happenings,
+        Self::CarNews,
         Self::StationNews,
     ];
 
@@ -200,6 +221,7 @@ impl Edge {
             Self::StatusToRcsp => "status-to-rcsp",
             Self::PeersToRcsp => "peers-to-rcsp",
             Self::Happenings => "happenings",
+            Self::CarNews => "car-news",
             Self::StationNews => "station-news",
         }
     }
@@ -218,7 +240,7 @@ impl Edge {
         ) -> EdgeSpec {
             EdgeSpec { from, to, depth, when_full, message_bytes, why }
         }
-        use Thread::{Can, Main, Ocp, Rcsp, Station, Tcpcan, Watchdog};
+        use Thread::{Assetto, Can, Main, Ocp, Rcsp, Station, Tcpcan, Watchdog};
         use WhenFull::{DropNewest, EvictOldest};
         match self {
             Self::Operator => row(
@@ -303,6 +325,14 @@ impl Edge {
                 DropNewest,
                 size_of::<(Instant, Happening)>(),
                 "the first events tell the cause; a slow client must not hold the log",
+            ),
+            Self::CarNews => row(
+                Assetto,
+                Main,
+                EVENT_DEPTH,
+                DropNewest,
+                size_of::<CarNews>(),
+                "the first events tell the cause; a slow log must not hold the car's frames",
             ),
             Self::StationNews => row(
                 Station,

@@ -20,7 +20,7 @@ use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use ocpcan::proto::assetto::Event;
+use ocpcan::proto::assetto::{CarUpdate, Event};
 use programs::{PATIENCE, Program};
 use serde_json::Value;
 
@@ -291,4 +291,84 @@ fn what_is_refused_has_its_exit_code() {
     std::fs::write(&file, [golden("version"), golden("car_update")].concat()).unwrap();
     assert_eq!(run(&["assetto", "--replay", &file.to_string_lossy()]), 0);
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+const EXAMPLE: &str = include_str!("../deploy/simulator.example.toml");
+const EXAMPLE_DBC: &str = include_str!("../deploy/example.dbc");
+
+/// What a server says of car 0.
+fn update(speed_mps: f32) -> Vec<u8> {
+    let event = Event::CarUpdate(CarUpdate {
+        car_id: 0,
+        vel: [speed_mps, 0.0, 0.0],
+        gear: 4,
+        engine_rpm: 3_000,
+        ..CarUpdate::default()
+    });
+    let mut out = [0; 64];
+    let len = event.encode(&mut out).unwrap();
+    out[..len].to_vec()
+}
+
+/// What the management plane tells of the car.
+fn told_of_car(rcsp: &str) -> Value {
+    let told = std::process::Command::new(env!("CARGO_BIN_EXE_ocpcan"))
+        .args(["rcsp", "info", "car", "--port", rcsp, "--json"])
+        .output()
+        .unwrap();
+    serde_json::from_slice(&told.stdout).unwrap_or(Value::Null)
+}
+
+#[test]
+fn a_gateway_follows_a_car_tells_when_it_is_stale_and_says_goodbye() {
+    let folder = runtime("gateway");
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let stranger = UdpSocket::bind("127.0.0.2:0").unwrap();
+    let (listen, rcsp) = (free_port(), free_port().to_string());
+    let text = EXAMPLE
+        .replace("127.0.0.1:11000", &server.local_addr().unwrap().to_string())
+        .replace("127.0.0.1:12000", &format!("127.0.0.1:{listen}"))
+        .replace("127.0.0.1:4000", &format!("127.0.0.1:{}", free_port()))
+        .replace("sim:demo", &format!("sim:car{}", std::process::id()));
+    let config = folder.join("simulator.toml");
+    std::fs::write(&config, format!("{text}\n[rcsp]\nlisten = \"127.0.0.1:{rcsp}\"\n")).unwrap();
+    std::fs::write(folder.join("example.dbc"), EXAMPLE_DBC).unwrap();
+    let mut gateway = Program::ocpcan(&["run", "--config", config.to_str().unwrap()], &folder);
+    let mut bytes = [0; 64];
+    let mut question =
+        || server.recv_from(&mut bytes).map(|(len, from)| (bytes[..len].to_vec(), from)).unwrap();
+    let (first, plugin) = question();
+    assert_eq!((first, plugin.port()), (vec![204, 0xff, 0xff], listen), "asked from where it listens");
+    gateway.wait(0, "that it can be asked", |line| line.contains("`ocpcan status` can ask").then_some(()));
+
+    // A stranger, half an update and an infinite speed come between; each is counted and nothing more.
+    let live = programs::until("a live car", || {
+        stranger.send_to(&update(99.0), plugin).unwrap();
+        server.send_to(&update(f32::INFINITY), plugin).unwrap();
+        server.send_to(&update(99.0)[..20], plugin).unwrap();
+        server.send_to(&update(20.0), plugin).unwrap();
+        let told = told_of_car(&rcsp);
+        (told["State"] == "Live").then_some(told)
+    });
+    assert_eq!(
+        (&live["Values"]["speed_kph"], &live["Values"]["gear"]),
+        (&72.0.into(), &3.0.into()),
+        "{live}"
+    );
+    for name in ["NotFinite", "NotUnderstood", "OtherHosts", "FramesSent"] {
+        assert!(live[name].as_u64().unwrap() > 0, "{name}: {live}");
+    }
+
+    // The updates end.
+    gateway.wait(0, "that it is stale", |line| line.contains("car 0 is STALE: no update for").then_some(()));
+    let stale = told_of_car(&rcsp);
+    assert_eq!(stale["State"], "Stale");
+    let sent = stale["FramesSent"].as_u64().unwrap();
+    let asked_again = programs::until("a question for positions", || (question().0[0] == 200).then_some(()));
+    assert_eq!((asked_again, told_of_car(&rcsp)["FramesSent"].as_u64()), ((), Some(sent)), "none meanwhile");
+
+    gateway.terminate();
+    let last = programs::until("the last word", || Some(question().0).filter(|word| *word == [200, 0, 0]));
+    assert_eq!(last, [200, 0, 0]);
 }

@@ -7,8 +7,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
 
+use ocpcan::nodes::assetto::stand_in::StandIn;
+use ocpcan::nodes::assetto::{AssettoNode, QUESTION_BYTES};
 use ocpcan::proto::assetto::game::{GameMessage, Operation, Request};
 use ocpcan::proto::assetto::{Command, Decoder, Event};
+use ocpcan::time::Instant;
 
 struct Counting;
 
@@ -41,6 +44,43 @@ static ALLOCATOR: Counting = Counting;
 
 fn count() -> u64 {
     COUNT.with(Cell::get)
+}
+
+/// A car that is followed, and the frames that it sends: datagrams in, frames out.
+#[test]
+fn a_followed_car_costs_no_allocation() {
+    let text = include_str!("../deploy/simulator.example.toml");
+    let config =
+        ocpcan::config::parse(text, &[("example.dbc", include_str!("../deploy/example.dbc"))]).unwrap();
+    let plan = config.car.unwrap();
+    let mut frames = StandIn::new(plan.send, plan.settings.stale_after());
+    let server = plan.settings.feed.address().ip();
+    let mut node = AssettoNode::new(plan.settings, Instant::from_millis(1));
+    let mut update = *include_bytes!("data/assetto-corsa/car_update.bin");
+    let (mut out, mut sent, mut asked, mut before) = ([0; QUESTION_BYTES], 0, 0, 0);
+    for turn in 0..2_000 {
+        // The first second is warm-up: thirty cars become known, and the first questions are asked.
+        if turn == 60 {
+            before = count();
+        }
+        let now = Instant::from_millis(1_000 + 17 * turn);
+        for car in 0..30 {
+            update[1] = car;
+            node.handle_datagram(now, server, &update);
+        }
+        node.handle_timeout(now);
+        while node.poll_transmit(now, &mut out).is_some() {
+            asked += 1;
+        }
+        let mut from = 0;
+        while let Some((at, _, frame)) = frames.poll(now, from, node.sample()) {
+            from = at + 1;
+            sent += black_box(frame).payload().len();
+        }
+        black_box((node.standing(now), node.poll_timeout(now), frames.poll_timeout(now, node.sample())));
+    }
+    assert_eq!(count() - before, 0);
+    assert!(sent > 10_000 && asked > 2 && node.counts().updates == 2_000, "{sent} {asked}");
 }
 
 #[test]

@@ -8,8 +8,9 @@ use ocpcan::safety::settings::{ARMS_PER_MINUTE, BOUNDS};
 const SAFETY: &str = include_str!("../SAFETY.md");
 const README: &str = include_str!("../README.md");
 /// The files that README's configuration blocks are parts of.
-const EXAMPLES: [&str; 3] = [
+const EXAMPLES: [&str; 4] = [
     include_str!("../deploy/ocpcan.example.toml"),
+    include_str!("../deploy/simulator.example.toml"),
     include_str!("../deploy/operator.example.toml"),
     include_str!("../deploy/vehicle-with-panel.example.toml"),
 ];

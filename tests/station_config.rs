@@ -807,7 +807,7 @@ fn rules_hold(config: &StationConfig) {
             match signal.source {
                 Source::User(slot) => assert!(usize::from(slot) < plan.slots.len()),
                 Source::Constant(_) => {}
-                Source::Axis(_) | Source::Button(_) => panic!("{signal:?}"),
+                Source::Axis(_) | Source::Button(_) | Source::Car(_) => panic!("{signal:?}"),
             }
             assert!((signal.min..=signal.max).contains(&signal.safe), "{}", signal.name);
             let (low, high) = signal.codec.physical_range();

@@ -6,8 +6,6 @@
 #![allow(clippy::disallowed_methods, reason = "a command waits for its server")]
 
 mod capture;
-mod client;
-mod game;
 mod line;
 mod listen;
 mod send;

@@ -8,14 +8,15 @@ mod station;
 
 use super::{DEFAULT_CONFIG, VERSION, complain, exit, print};
 use crate::can::{Frame, Id};
-use crate::config::{self, Config, Loaded, Problem, Short, budget, written};
+use crate::config::{self, CarPlan, Config, Loaded, Problem, Short, budget, written};
 use crate::limits::{TUNNEL_PEERS, TUNNEL_QUEUE};
 use crate::safety::settings::BOUNDS;
+use crate::signals::car::{CarFeed, WantedCar};
 use crate::signals::plan::{Kind, Plan, SignalPlan, StopProfile};
 use crate::time::{Duration, millis_f64};
 use crate::topology;
 pub(super) use effective::effective;
-use frames::{Bits, buses, receive, reference, send, transform};
+use frames::{Bits, buses, receive, reference, reported, send, transform};
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -105,6 +106,9 @@ fn report(out: &mut String, config: &Config) -> fmt::Result {
     for frame in &plan.receive {
         let loss = if frame.required { "its loss trips" } else { "its loss is reported" };
         receive(out, &plan.buses, frame, loss)?;
+    }
+    if let Some(car) = &config.car {
+        simulated(out, plan, car)?;
     }
     reports(out, plan)?;
     times(out, config)?;
@@ -247,14 +251,43 @@ fn origin(plan: &Plan, signal: &SignalPlan) -> String {
     text
 }
 
+/// The simulated car and what it sends.
+fn simulated(out: &mut String, plan: &Plan, car: &CarPlan) -> fmt::Result {
+    let settings = &car.settings;
+    let who = match &settings.feed {
+        CarFeed::Server { server, listen, car } => {
+            format!("{} of the server {server}, heard at {listen}", wanted(car))
+        }
+        CarFeed::Game { game } => format!("the player's car of the game {game}"),
+    };
+    let (interval, stale) = (millis_f64(settings.interval), millis_f64(settings.stale_after()));
+    writeln!(out, "\nsimulated car  {who}; updates every {interval} ms, stale after {stale} ms")?;
+    for frame in &car.send {
+        send(out, &plan.buses, frame)?;
+        for signal in &frame.signals {
+            mapped(out, plan, signal)?;
+        }
+    }
+    Ok(())
+}
+
+/// Which of a server's cars.
+pub(super) fn wanted(car: &WantedCar) -> String {
+    match car {
+        WantedCar::Slot(slot) => format!("car {slot}"),
+        WantedCar::Guid(guid) => format!("the car of driver_guid {guid}"),
+        WantedCar::Name(name) => format!("the car of driver_name {name:?}"),
+    }
+}
+
 fn reports(out: &mut String, plan: &Plan) -> fmt::Result {
     writeln!(out, "\nuser_data  (and {:?}: state and first trip cause)", config::GATEWAY_KEY)?;
     for field in &plan.report {
-        let of = reference(&plan.receive, field.signal);
+        let of = reported(&plan.receive, field.from);
         writeln!(out, "  {:<20} {of}, stale after {} ms", field.key, millis_f64(field.stale_after))?;
     }
     if let Some(pos) = &plan.position {
-        let (lat, lon) = (reference(&plan.receive, pos.lat), reference(&plan.receive, pos.lon));
+        let (lat, lon) = (reported(&plan.receive, pos.lat), reported(&plan.receive, pos.lon));
         writeln!(out, "  pos                  {lat}, {lon}, stale after {} ms", millis_f64(pos.stale_after))?;
     }
     Ok(())

@@ -7,8 +7,11 @@ use super::tcpcan;
 use crate::config::Config;
 use crate::io::canbus::{OpenCause, OpenError};
 use crate::io::tcp::LinkError;
+use crate::nodes::assetto::Standing;
 use crate::nodes::management::history::Happening;
+use crate::time::millis_f64;
 use crate::topology::Event;
+use crate::topology::car::CarNews;
 use crate::topology::tunnel::{News, What};
 
 /// The name of a bus.
@@ -56,6 +59,60 @@ pub(super) fn of_event(event: &Event, config: &Config) -> Option<Happening> {
         }
         Event::WatchdogEnded => return None,
     })
+}
+
+/// What the log says of the simulated car.
+pub(super) fn car(news: &CarNews, config: &Config) -> String {
+    let address = config.car.as_ref().map(|car| car.settings.feed.address());
+    let who = address.map_or_else(String::new, |address| format!("{address}: "));
+    let errno = |errno: i32| nix::errno::Errno::from_raw(errno).desc();
+    match news {
+        CarNews::Listening(here) => format!("{who}asking from UDP {here}"),
+        CarNews::NotListening(number) => {
+            format!("{who}no UDP socket: {}; trying again (assetto.listen)", errno(*number))
+        }
+        CarNews::Standing { standing, slot, age } => {
+            let car = slot.map_or_else(|| "the car".to_owned(), |slot| format!("car {slot}"));
+            let what = match (standing, age) {
+                (Standing::Live, _) => format!("{car} is live"),
+                (Standing::Loading, _) => format!("{car}: its driver is loading the track"),
+                (Standing::NoCar, _) => "the server answers, and our car is not there".to_owned(),
+                (Standing::NoAnswer, None) => "no answer; asking again".to_owned(),
+                (Standing::NoAnswer, Some(age)) => {
+                    format!("no answer for {:.1} s; asking again", age.as_secs_f64())
+                }
+                (Standing::Stale, age) => {
+                    let age = age.map_or(0.0, |age| millis_f64(age).round());
+                    format!(
+                        "{car} is STALE: no update for {age} ms; its frames stop and its values are reported as stale"
+                    )
+                }
+            };
+            format!("{who}{what}")
+        }
+        CarNews::BusOpen(bus) => format!("the car sends on bus {}", bus_name(config, *bus)),
+        CarNews::BusLost(bus) => {
+            format!("bus {} is gone: the car sends nothing there", bus_name(config, *bus))
+        }
+        CarNews::PhysicalBus(bus) => format!(
+            "bus {} is a physical one: a simulated car belongs on vcan or sim:NAME and sends nothing there              (assetto.on_real_bus = true if it must)",
+            bus_name(config, *bus)
+        ),
+        CarNews::BusUnavailable { bus, cause } => {
+            let why = unavailable(config, *bus, *cause).unwrap_or_default();
+            format!("bus {}: {why}", bus_name(config, *bus))
+        }
+    }
+}
+
+/// The same for those who subscribed.
+pub(super) fn of_car(news: &CarNews, config: &Config) -> Option<Happening> {
+    let (topic, is_told) = match news {
+        CarNews::Standing { .. } => ("CarStateChanged", true),
+        CarNews::Listening(_) => ("CarFrames", false),
+        _ => ("CarFrames", true),
+    };
+    is_told.then(|| Happening::Car { topic, text: car(news, config) })
 }
 
 /// News of a tunnel.

@@ -229,6 +229,7 @@ impl Main {
                 event = gateway.events.take();
             }
             self.take_news(&gateway);
+            self.take_car_news(&gateway);
         }
         while let Some(one) = gateway.events.take() {
             code = self.take(&one, code);
@@ -340,6 +341,14 @@ impl Main {
             Event::WatchdogEnded => {}
         }
         code
+    }
+
+    /// Writes down what the simulated car has to tell.
+    fn take_car_news(&self, gateway: &Gateway) {
+        while let Some(news) = gateway.car_news.take() {
+            self.log.line(format_args!("assetto: {}", happening::car(&news, &self.config)));
+            gateway.tell(happening::of_car(&news, &self.config));
+        }
     }
 
     /// Writes down what the tunnels have to tell. What peers can cause without end is counted, and a few a second are told.

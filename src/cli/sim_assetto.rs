@@ -30,7 +30,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Python's acudpclient: --listen 127.0.0.1:10001 --plugin 127.0.0.1:10000. The game of the driver in car 0 listens on
 /// 9996, as every game.
 ///
-/// A script has one line for each action: wait MS, connect CAR, disconnect CAR, chat CAR TEXT, collide CAR [CAR], next,
+/// A script has one line for each action: wait MS, connect CAR, disconnect CAR, chat CAR TEXT, collide CAR [CAR], halt CAR, go CAR, next,
 /// restart, mute, unmute.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {

@@ -6,6 +6,7 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod assetto;
 pub mod budget;
 mod buses;
 mod digest;
@@ -27,6 +28,7 @@ mod station;
 mod tunnel;
 mod user_data;
 
+pub use assetto::CarPlan;
 pub use problem::{Problem, nearest};
 pub use rcsp::{PORT as RCSP_PORT, RcspPlan};
 pub use receive::GATEWAY_KEY;
@@ -84,6 +86,8 @@ pub struct Config {
     pub ocp: OcpSettings,
     /// The tunnels: one for a bus at most.
     pub tunnels: Vec<TunnelPlan>,
+    /// The simulated car in the place of a vehicle, where there is one.
+    pub car: Option<CarPlan>,
     /// The management plane, unless it is switched off.
     pub rcsp: Option<RcspPlan>,
     /// What happens where real-time priority or locked memory is refused.
@@ -283,8 +287,17 @@ fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Con
         };
         send::read(&root, &buses, &mut context)
     };
-    let (report, position) = receives.report(&root);
-    let tunnels = tunnel::read(&root, &buses, &tunnel::Own { send: &send, receive: &receives.plans });
+    let car_table = root.table("assetto");
+    let feed = car_table.as_ref().map(assetto::feed);
+    let (report, position) = receives.report(&root, feed.as_ref().map(|(_, known)| *known));
+    let car = car_table.zip(feed).and_then(|(table, (settings, known))| {
+        let (send, on_real_bus) = assetto::frames(&table, &buses, &receives, known, &send);
+        table.finish();
+        Some(CarPlan { settings: settings?, send, on_real_bus })
+    });
+    let played = car.as_ref().map_or(&[][..], |car| &car.send);
+    let sent: Vec<_> = send.iter().chain(played).cloned().collect();
+    let tunnels = tunnel::read(&root, &buses, &tunnel::Own { send: &sent, receive: &receives.plans });
     let rcsp = rcsp::read(&root, &tunnels);
     if !has_standstill && tunnels.iter().any(|tunnel| !tunnel.diagnostic.is_empty()) {
         let text = "ids for DIAG have no effect without [standstill]: DIAG is entered where the vehicle is proven to stand";
@@ -305,13 +318,14 @@ fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Con
         position,
         speed,
     };
-    remarks::remarks(findings, &plan, &safety.settings);
+    remarks::remarks(findings, &plan, &safety.settings, played);
     Some(Config {
         plan,
         settings: safety.settings,
         arms_per_minute: safety.arms_per_minute,
         ocp: ocp?,
         tunnels,
+        car,
         rcsp,
         real_time: safety.real_time,
         digest: digest.hex(),

@@ -4,14 +4,18 @@
 //! means.
 
 use super::Role;
+use super::assetto::Known;
 use super::buses::{Buses, described};
 use super::problem::{Findings, Place as _, nearest};
 use super::protection;
 use super::reader::{Item, Table, Value};
 use super::short::Short;
+use super::sources::CAR;
 use crate::limits::{FEEDBACK_MESSAGES, REPORT_FIELDS};
 use crate::signals::dbc::Message;
-use crate::signals::plan::{PositionReport, ReceivePlan, ReceiveSignal, ReportField, SignalRef, SpeedPlan};
+use crate::signals::plan::{
+    PositionReport, ReceivePlan, ReceiveSignal, ReportField, ReportSource, SignalRef, SpeedPlan,
+};
 use crate::time::Duration;
 
 /// Bounds of a staleness time in milliseconds: below 20 every frame of a usual bus is stale, above 5 s "fresh" means
@@ -207,7 +211,11 @@ impl<'a> Receives<'a> {
     }
 
     /// Reads `[report.*]`.
-    pub(super) fn report(&mut self, root: &Table<'_>) -> (Vec<ReportField>, Option<PositionReport>) {
+    pub(super) fn report(
+        &mut self,
+        root: &Table<'_>,
+        car: Option<Known>,
+    ) -> (Vec<ReportField>, Option<PositionReport>) {
         let Some(table) = root.table("report") else { return (Vec::new(), None) };
         let mut fields = Vec::new();
         if let Some(user_data) = table.table("user_data") {
@@ -215,16 +223,38 @@ impl<'a> Receives<'a> {
                 table.findings.at(excess, format!("more than {REPORT_FIELDS} reported fields"));
             }
             for item in user_data.named().iter().take(REPORT_FIELDS) {
-                fields.extend(self.field(item, table.findings));
+                fields.extend(self.field(item, car, table.findings));
             }
         }
-        let position = table.table("pos").and_then(|pos| self.position(pos));
+        let position = table.table("pos").and_then(|pos| self.position(pos, car));
         table.finish();
         (fields, position)
     }
 
+    /// What `MESSAGE.SIGNAL` or `assetto.NAME` names, and how old it may be where the file says nothing.
+    fn reported(
+        &mut self,
+        item: &Item,
+        car: Option<Known>,
+        findings: &Findings,
+    ) -> Option<(ReportSource, Duration)> {
+        match &item.value {
+            Value::Text(text) if text.starts_with(CAR) => {
+                let Some(car) = car else {
+                    findings.at(item, "there is no simulated car: this file has no [assetto]");
+                    return None;
+                };
+                Some((ReportSource::Car(car.value(item, findings, text)?), car.stale_after))
+            }
+            _ => {
+                let signal = self.reference(item, findings)?;
+                Some((ReportSource::Signal(signal), self.stale_after(signal)))
+            }
+        }
+    }
+
     /// `key = "MESSAGE.SIGNAL"` or `key = { signal, stale_after_ms }`.
-    fn field(&mut self, item: &Item, findings: &Findings) -> Option<ReportField> {
+    fn field(&mut self, item: &Item, car: Option<Known>, findings: &Findings) -> Option<ReportField> {
         if item.key == GATEWAY_KEY {
             findings.at(item, "this key is the gateway's own report; take another name");
             return None;
@@ -232,31 +262,30 @@ impl<'a> Receives<'a> {
         if !item.is_named(findings) {
             return None;
         }
-        let (signal, stale) = if let Value::Text(_) = item.value {
-            (self.reference(item, findings)?, None)
+        let ((from, usual), stale) = if let Value::Text(_) = item.value {
+            (self.reported(item, car, findings)?, None)
         } else {
             let table = item.table(findings)?;
             let signal = table.required("signal", "what is reported, MESSAGE.SIGNAL");
-            let signal = signal.and_then(|item| self.reference(item, findings));
+            let signal = signal.and_then(|item| self.reported(item, car, findings));
             let stale = table.integer("stale_after_ms", STALE_MS.0, STALE_MS.1, " ms");
             table.finish();
             (signal?, stale)
         };
-        let stale_after = stale.map_or_else(|| self.stale_after(signal), millis);
-        Some(ReportField { key: item.key.clone(), signal, stale_after })
+        Some(ReportField { key: item.key.clone(), from, stale_after: stale.map_or(usual, millis) })
     }
 
     /// `[report.pos]`.
-    fn position(&mut self, table: Table<'_>) -> Option<PositionReport> {
+    fn position(&mut self, table: Table<'_>, car: Option<Known>) -> Option<PositionReport> {
         let findings = table.findings;
         let lat = table.required("lat", "latitude in degrees, MESSAGE.SIGNAL");
-        let lat = lat.and_then(|item| self.reference(item, findings));
+        let lat = lat.and_then(|item| self.reported(item, car, findings));
         let lon = table.required("lon", "longitude in degrees, MESSAGE.SIGNAL");
-        let lon = lon.and_then(|item| self.reference(item, findings));
+        let lon = lon.and_then(|item| self.reported(item, car, findings));
         let stale = table.integer("stale_after_ms", STALE_MS.0, STALE_MS.1, " ms");
         table.finish();
-        let (lat, lon) = (lat?, lon?);
-        let stale_after = stale.map_or_else(|| self.stale_after(lat).max(self.stale_after(lon)), millis);
+        let ((lat, lat_stale), (lon, lon_stale)) = (lat?, lon?);
+        let stale_after = stale.map_or_else(|| lat_stale.max(lon_stale), millis);
         Some(PositionReport { lat, lon, stale_after })
     }
 

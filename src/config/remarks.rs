@@ -11,7 +11,7 @@ use crate::signals::plan::{BusPlan, Kind, Plan, ReceivePlan, SendPlan, SignalPla
 use crate::signals::source::Source;
 
 /// Adds every warning.
-pub(super) fn remarks(findings: &Findings, plan: &Plan, settings: &Settings) {
+pub(super) fn remarks(findings: &Findings, plan: &Plan, settings: &Settings, played: &[SendPlan]) {
     operator(findings, plan, settings);
     standstill(findings, plan, settings);
     for frame in &plan.send {
@@ -21,7 +21,8 @@ pub(super) fn remarks(findings: &Findings, plan: &Plan, settings: &Settings) {
             actuator(findings, plan, signal, &at(&format!(".signals.{}", signal.name)));
         }
     }
-    unused(findings, plan);
+    simulated(findings, plan, played);
+    unused(findings, plan, played);
 }
 
 fn operator(findings: &Findings, plan: &Plan, settings: &Settings) {
@@ -106,8 +107,21 @@ pub(super) fn idle_buses(findings: &Findings, buses: &[BusPlan], send: &[SendPla
     }
 }
 
-fn unused(findings: &Findings, plan: &Plan) {
-    idle_buses(findings, &plan.buses, &plan.send, &plan.receive);
+/// Feedback that a simulator gives must not be forgotten when a real vehicle takes its place.
+fn simulated(findings: &Findings, plan: &Plan, played: &[SendPlan]) {
+    for frame in played {
+        if plan.receive.iter().any(|receive| receive.bus == frame.bus && receive.id == frame.id) {
+            findings.warn(
+                &format!("assetto.send.{}", frame.name),
+                "the feedback is a simulated car's: take [assetto] out before a real vehicle is on the bus",
+            );
+        }
+    }
+}
+
+fn unused(findings: &Findings, plan: &Plan, played: &[SendPlan]) {
+    let sent: Vec<SendPlan> = plan.send.iter().chain(played).cloned().collect();
+    idle_buses(findings, &plan.buses, &sent, &plan.receive);
     for receive in plan.receive.iter().filter(|r| r.signals.is_empty() && !r.required) {
         findings
             .warn(&format!("receive.{}", receive.name), "nothing reads this frame and it is not required");

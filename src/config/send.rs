@@ -33,6 +33,12 @@ pub(super) trait Mapping<'a> {
     /// Whose frames they are.
     const ROLE: Role;
 
+    /// Whether they command: a vehicle's own do, and those of a car that is played do not.
+    const IS_COMMAND: bool = true;
+
+    /// Bounds of a period in milliseconds.
+    const PERIOD_MS: (u32, u32) = PERIOD_MS;
+
     /// Reads one signal. `None` where something is wrong with it, which is reported.
     fn signal(&mut self, table: &Table<'a>, about: &Described) -> Option<SignalPlan>;
 
@@ -40,12 +46,14 @@ pub(super) trait Mapping<'a> {
     fn receives(&self) -> &Receives<'a>;
 }
 
-/// Reads `[send.*]`, which a vehicle must have.
+/// Reads `[send.*]` inside `root`; a vehicle must have commands.
 pub(super) fn read<'a, M: Mapping<'a>>(root: &Table<'a>, buses: &'a Buses, mapping: &mut M) -> Vec<SendPlan> {
     let mut frames: Vec<SendPlan> = Vec::new();
     let item = match M::ROLE {
-        Role::Vehicle => root.required("send", "the frames that are sent, such as [send.DRIVE_CMD]"),
-        Role::Operator => root.item("send"),
+        Role::Vehicle if M::IS_COMMAND => {
+            root.required("send", "the frames that are sent, such as [send.DRIVE_CMD]")
+        }
+        Role::Vehicle | Role::Operator => root.item("send"),
     };
     let Some(table) = item.and_then(|item| item.table(root.findings)) else { return frames };
     if table.named().is_empty() {
@@ -70,7 +78,9 @@ pub(super) fn read<'a, M: Mapping<'a>>(root: &Table<'a>, buses: &'a Buses, mappi
     if signals > OUT_SIGNALS {
         root.findings.at(&table, format!("{signals} signals, and at most {OUT_SIGNALS} are sent"));
     }
-    ours_alone(root.findings, &frames, mapping.receives());
+    if M::IS_COMMAND {
+        ours_alone(root.findings, &frames, mapping.receives());
+    }
     frames
 }
 
@@ -88,8 +98,8 @@ fn frame<'a, M: Mapping<'a>>(table: &Table<'a>, buses: &'a Buses, mapping: &mut 
     let bus = buses.chosen(table);
     let message = bus.and_then(|bus| buses.message(table, bus));
     let period_ms = table
-        .integer("period_ms", PERIOD_MS.0, PERIOD_MS.1, " ms")
-        .unwrap_or_else(|| default_period(message));
+        .integer("period_ms", M::PERIOD_MS.0, M::PERIOD_MS.1, " ms")
+        .unwrap_or_else(|| default_period(message, M::PERIOD_MS));
     let mode = mode(table, period_ms);
     let fd_key = table.item("fd");
     let fd = table.flag("fd");
@@ -104,9 +114,9 @@ fn frame<'a, M: Mapping<'a>>(table: &Table<'a>, buses: &'a Buses, mapping: &mut 
     geometry(table, message);
 
     let enable = match M::ROLE {
-        Role::Vehicle => protection::enable(table, message),
-        Role::Operator => {
-            let why = "tells a vehicle to obey: a dashboard obeys nobody; map it as a signal";
+        Role::Vehicle if M::IS_COMMAND => protection::enable(table, message),
+        Role::Vehicle | Role::Operator => {
+            let why = "tells a vehicle to obey, and nothing obeys this frame; map it as a signal";
             table.refuse(&[("enable", why)]);
             None
         }
@@ -141,9 +151,9 @@ fn frame<'a, M: Mapping<'a>>(table: &Table<'a>, buses: &'a Buses, mapping: &mut 
 }
 
 /// The DBC's cycle time as far as it is allowed, else the usual one.
-fn default_period(message: Option<&Message>) -> u32 {
+fn default_period(message: Option<&Message>, bounds: (u32, u32)) -> u32 {
     let cycle = message.and_then(|m| m.cycle).and_then(|c| u32::try_from(c.as_millis()).ok());
-    cycle.map_or(DEFAULT_PERIOD_MS, |ms| ms.clamp(PERIOD_MS.0, PERIOD_MS.1))
+    cycle.map_or(DEFAULT_PERIOD_MS, |ms| ms.clamp(bounds.0, bounds.1))
 }
 
 fn mode(table: &Table<'_>, period_ms: u32) -> SendMode {

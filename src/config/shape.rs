@@ -336,6 +336,19 @@ fn form(table: &Table<'_>, signal: &Described, source: Source, ranged: bool) -> 
             }
             (&[Form::Direct, Form::Switch, Form::Centred, Form::OneSided], default, "")
         }
+        Source::Car(_) => {
+            let default = match (ranged, table.item("range").is_some_and(spans_zero)) {
+                (false, _) => Form::Direct,
+                (true, true) => Form::Centred,
+                (true, false) => Form::OneSided,
+            };
+            if !ranged && matches!(named, Some(Form::Centred | Form::OneSided)) {
+                table.missing("range", "the readings at both ends, such as [0, 1]");
+                return None;
+            }
+            let why = "a value of the simulated car is direct, centred or one_sided";
+            (&[Form::Direct, Form::Centred, Form::OneSided], default, why)
+        }
         Source::Constant(_) => (&[Form::Direct], Form::Direct, "a constant is direct"),
     };
     match (named, item) {

@@ -7,17 +7,18 @@ use super::problem::{Findings, nearest};
 use super::reader::Item;
 use super::short::Short;
 use crate::limits::USER_FIELDS;
+use crate::signals::car::Value;
 use crate::signals::plan::UserField;
 use crate::signals::source::{AXES, BUTTONS, Source};
 
 /// Keys that lead to one user-data field; deeper data is a document, not an input.
 pub(super) const USER_DEPTH: usize = 8;
 
-/// The sources that exist in other roles, so that their refusal can say why.
-const OTHER_ROLES: [(&str, &str); 3] = [
+/// The sources that exist elsewhere, so that their refusal can say why.
+const ELSEWHERE: [(&str, &str); 3] = [
     ("can", "frames of the bus"),
     ("feedback", "the vehicle's feedback"),
-    ("assetto", "a driving simulator"),
+    ("assetto", "a driving simulator (its car sends [assetto.send.*] and fills [report.*])"),
 ];
 
 /// The user-data fields named so far.
@@ -138,8 +139,12 @@ pub fn written(fields: &[UserField], source: Source) -> String {
             let path = fields.get(usize::from(field)).map_or_else(|| "?".to_owned(), UserField::dotted);
             format!("user.{path}")
         }
+        Source::Car(number) => format!("{CAR}{}", Value::from_number(number).map_or("?", Value::name)),
     }
 }
+
+/// What stands before a value of the simulated car.
+pub(super) const CAR: &str = "assetto.";
 
 /// The index of a name in one of the vendor's lists.
 fn index(item: &Item, findings: &Findings, name: &str, names: &[&str], prefix: &str) -> Option<u8> {
@@ -161,7 +166,7 @@ fn every_name() -> impl Iterator<Item = String> {
 }
 
 fn refusal(prefix: &str, text: &str) -> String {
-    match OTHER_ROLES.iter().find(|(p, _)| *p == prefix) {
+    match ELSEWHERE.iter().find(|(p, _)| *p == prefix) {
         Some((_, what)) => format!(
             "{what} can never move anything: a signal takes axes.*, buttons.*, user.* or `value = ...`"
         ),

@@ -62,7 +62,7 @@ const FEEDBACK_STALE_MS: u32 = 500;
 const DATA_STALE_MS: u32 = 1_000;
 
 /// The tables of a vehicle.
-const VEHICLES_KEYS: [(&str, &str); 9] = [
+const VEHICLES_KEYS: [(&str, &str); 10] = [
     (
         "vehicle",
         "names a vehicle: a desk's own name is `station`, and whom it drives is [player] active_vehicle",
@@ -77,6 +77,7 @@ const VEHICLES_KEYS: [(&str, &str); 9] = [
     ("report", "is what a vehicle reports: a desk sends [user_data]"),
     ("safety", "is a vehicle's: a desk guards nothing"),
     ("tcpcan", "is a vehicle's: the tunnel is not served by a desk"),
+    ("assetto", "stands in for a vehicle: a desk drives one"),
     ("rcsp", "is a vehicle's: a desk tells what happens in its log, and answers no questions"),
 ];
 

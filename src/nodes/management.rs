@@ -5,6 +5,7 @@
 //! decides. Names of the vendor's are as publicly documented; everything with the prefix `Gw`, and every shape of a record,
 //! is ours.
 
+pub mod car;
 pub mod devices;
 pub mod facts;
 pub mod history;

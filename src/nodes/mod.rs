@@ -5,8 +5,10 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod assetto;
 pub mod management;
 pub mod ocp;
+mod pace;
 pub mod player;
 pub mod rcsp;
 pub mod rcsp_client;

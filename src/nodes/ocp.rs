@@ -188,6 +188,11 @@ impl OcpNode {
         self.report.handle_frame(at, bus, frame);
     }
 
+    /// Takes what is known of the simulated car for the report.
+    pub const fn handle_car(&mut self, car: Option<crate::signals::car::CarSample>) {
+        self.report.handle_car(car);
+    }
+
     /// The next event of the bytes that are here.
     pub fn poll_event(&mut self, now: Instant) -> Option<OcpEvent> {
         let event = match self.deframer.poll_frame() {

@@ -7,15 +7,16 @@ use crate::proto::ocp::ResponseWriter;
 use crate::proto::ocp::response::{Full, Key, Response};
 use crate::safety::faults::Fault;
 use crate::safety::input::{StateName, Status};
+use crate::signals::car::CarSample;
 use crate::signals::feedback::{FeedbackTable, FeedbackValue};
-use crate::signals::plan::{Plan, ReceiveSignal, SignalRef};
+use crate::signals::plan::{Plan, PositionReport, ReceiveSignal, ReportSource};
 use crate::time::{Duration, Instant, millis_f64};
 
 /// One field of `user_data`.
 #[derive(Debug)]
 struct Field {
     key: Key,
-    signal: SignalRef,
+    from: ReportSource,
     stale_after: Duration,
     /// Value names of the signal.
     names: Vec<(f64, String)>,
@@ -43,16 +44,19 @@ struct Keys {
 #[derive(Debug)]
 pub struct Report {
     fields: Vec<Field>,
-    position: Option<(SignalRef, SignalRef, Duration)>,
+    position: Option<PositionReport>,
     keys: Keys,
     table: FeedbackTable,
+    /// The simulated car, where one stands in.
+    car: Option<CarSample>,
 }
 
 impl Report {
     /// Prepares every key and table.
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
-        let signal = |at: SignalRef| -> Option<&ReceiveSignal> {
+        let signal = |from: ReportSource| -> Option<&ReceiveSignal> {
+            let ReportSource::Signal(at) = from else { return None };
             plan.receive.get(at.receive).and_then(|receive| receive.signals.get(at.signal))
         };
         let fields = plan
@@ -60,9 +64,9 @@ impl Report {
             .iter()
             .map(|field| Field {
                 key: Key::new(&field.key),
-                signal: field.signal,
+                from: field.from,
                 stale_after: field.stale_after,
-                names: signal(field.signal).map_or_else(Vec::new, |signal| {
+                names: signal(field.from).map_or_else(Vec::new, |signal| {
                     let physical = |raw: i64| {
                         // Value names are small integers; a larger one would not be a name.
                         let raw = i32::try_from(raw).map_or(f64::NAN, f64::from);
@@ -74,7 +78,7 @@ impl Report {
             .collect();
         Self {
             fields,
-            position: plan.position.map(|position| (position.lat, position.lon, position.stale_after)),
+            position: plan.position,
             keys: Keys {
                 gateway: Key::new("gateway"),
                 state: Key::new("state"),
@@ -91,6 +95,28 @@ impl Report {
                 stale: Key::new("stale"),
             },
             table: FeedbackTable::new(&plan.receive),
+            car: None,
+        }
+    }
+
+    /// Takes what is known of the simulated car; `None` while there is none.
+    pub const fn handle_car(&mut self, car: Option<CarSample>) {
+        self.car = car;
+    }
+
+    /// A reported value with its age.
+    fn value(&self, now: Instant, from: ReportSource, stale_after: Duration) -> FeedbackValue {
+        match from {
+            ReportSource::Signal(signal) => self.table.value(now, signal, stale_after),
+            ReportSource::Car(value) => {
+                let Some(sample) = &self.car else { return FeedbackValue::Never };
+                let age = now.since(sample.at);
+                match sample.get(value) {
+                    None => FeedbackValue::Never,
+                    Some(_) if age > stale_after => FeedbackValue::Stale { age },
+                    Some(value) => FeedbackValue::Fresh { value, age },
+                }
+            }
         }
     }
 
@@ -115,12 +141,9 @@ impl Report {
         let mut writer = ResponseWriter::new(buffer, ack_time, ack_time_mac)?;
         // A member that does not fit makes the writer fall back by itself.
         let _ = self.members(now, &mut writer, status);
-        let position = self.position.and_then(|(lat, lon, stale_after)| {
-            let fresh = |at| match self.table.value(now, at, stale_after) {
-                FeedbackValue::Fresh { value, .. } => Some(value),
-                FeedbackValue::Stale { .. } | FeedbackValue::Never => None,
-            };
-            Some((tidied(fresh(lat)?), tidied(fresh(lon)?)))
+        let position = self.position.and_then(|position| {
+            let fresh = |from| self.value(now, from, position.stale_after).fresh();
+            Some((tidied(fresh(position.lat)?), tidied(fresh(position.lon)?)))
         });
         Ok(writer.finish(position))
     }
@@ -133,7 +156,7 @@ impl Report {
     ) -> Result<(), Full> {
         let mut any_stale = false;
         for field in &self.fields {
-            match self.table.value(now, field.signal, field.stale_after) {
+            match self.value(now, field.from, field.stale_after) {
                 FeedbackValue::Fresh { value, .. } => {
                     let name = field.names.iter().find(|(number, _)| *number == value);
                     match name {
@@ -157,7 +180,7 @@ impl Report {
     fn stale(&self, now: Instant, writer: &mut ResponseWriter<'_>) -> Result<(), Full> {
         writer.begin_object(&self.keys.stale)?;
         for field in &self.fields {
-            match self.table.value(now, field.signal, field.stale_after) {
+            match self.value(now, field.from, field.stale_after) {
                 FeedbackValue::Fresh { .. } => {}
                 FeedbackValue::Stale { age } => writer.number(&field.key, millis_f64(age).round())?,
                 FeedbackValue::Never => writer.null(&field.key)?,

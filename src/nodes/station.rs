@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::pace::{Pace, shown};
 use super::player::PlayerNode;
 use crate::can::Frame;
 use crate::proto::ocp::player::{ClientMessage, ClientVehicle, Dialect, VehicleFeedback};
 use crate::signals::feedback::{FeedbackTable, FeedbackVerdict};
 use crate::signals::pack;
-use crate::signals::plan::{SendMode, SignalPlan, SignalRef};
-use crate::signals::source::{Reading, Readings, Source, UserValue};
+use crate::signals::plan::SignalRef;
+use crate::signals::source::{Reading, Readings, UserValue};
 use crate::signals::station::{ActiveVehicle, Form, Own, SinkValue, Slot, StationPlan};
 use crate::time::{Duration, Instant, millis_f64};
 
@@ -46,14 +47,6 @@ pub enum Choice {
     NotSelected,
 }
 
-/// A dashboard frame's place in time.
-#[derive(Debug, Clone, Copy)]
-struct Pace {
-    next_due: Instant,
-    last_sent: Option<Instant>,
-    counter: u32,
-}
-
 /// One operator station.
 #[derive(Debug)]
 pub struct StationNode {
@@ -79,10 +72,9 @@ impl StationNode {
     /// A station that has heard nothing yet.
     #[must_use]
     pub fn new(plan: StationPlan, times: StationTimes) -> Self {
-        let pace = Pace { next_due: Instant::ZERO, last_sent: None, counter: 0 };
         Self {
             panel: FeedbackTable::new(&plan.receive),
-            pace: vec![pace; plan.send.len()],
+            pace: vec![Pace::default(); plan.send.len()],
             values: plan
                 .send
                 .iter()
@@ -359,25 +351,22 @@ impl StationNode {
     ) -> Option<(usize, usize, Frame)> {
         for at in from..self.plan.send.len() {
             let Some((send, pace)) = self.plan.send.get(at).zip(self.pace.get(at).copied()) else { continue };
-            if now < due(pace, send.mode, player) {
+            if now < pace.due(send.mode, player.feedback_at()) {
                 continue;
             }
-            let (bus, period) = (send.bus, send.period);
+            let bus = send.bus;
             self.look(now);
             self.read_slots(now, player);
             let (Some(send), Some(values)) = (self.plan.send.get(at), self.values.get_mut(at)) else {
                 continue;
             };
             for (value, signal) in values.iter_mut().zip(&send.signals) {
-                *value = shown(signal, &self.readings);
+                *value = shown(signal, signal.source.read(&self.readings));
             }
             let values = || send.signals.iter().zip(values.iter().copied());
             let packed = pack::frame(send, pace.counter, false, values);
-            let counter = send.counter.map_or(0, |plan| plan.next(pace.counter));
             if let Some(pace) = self.pace.get_mut(at) {
-                let kept = pace.next_due + period;
-                let next_due = if kept > now { kept.min(now + period) } else { now + period };
-                *pace = Pace { next_due, last_sent: Some(now), counter };
+                pace.advance(now, send);
             }
             if let Ok(frame) = packed {
                 return Some((at, bus, frame));
@@ -389,30 +378,13 @@ impl StationNode {
     /// When the next dashboard frame is due.
     #[must_use]
     pub fn dashboard_due(&self, player: &PlayerNode) -> Option<Instant> {
-        self.plan.send.iter().zip(&self.pace).map(|(send, pace)| due(*pace, send.mode, player)).min()
+        self.plan
+            .send
+            .iter()
+            .zip(&self.pace)
+            .map(|(send, pace)| pace.due(send.mode, player.feedback_at()))
+            .min()
     }
-}
-
-/// When a dashboard frame is due: each period, and with `on_command` once new feedback is there and the gap has passed.
-fn due(pace: Pace, mode: SendMode, player: &PlayerNode) -> Instant {
-    let SendMode::OnCommand { min_gap } = mode else { return pace.next_due };
-    let is_new = player.feedback_at().is_some_and(|at| pace.last_sent.is_none_or(|sent| at > sent));
-    if !is_new {
-        return pace.next_due;
-    }
-    pace.last_sent.map_or(Instant::ZERO, |sent| sent + min_gap).min(pace.next_due)
-}
-
-/// What a dashboard signal shows: its value within the limits, or the rest value where there is none.
-fn shown(signal: &SignalPlan, readings: &Readings) -> f64 {
-    let reading = match signal.source {
-        Source::Constant(value) => Reading::Number(value),
-        source => source.read(readings),
-    };
-    let value = signal.transform.apply(reading).unwrap_or(signal.safe);
-    // A value beyond the display's range shows its end.
-    let (low, high) = signal.codec.physical_range();
-    value.clamp(signal.min.max(low), signal.max.min(high).max(signal.min.max(low)))
 }
 
 /// A value as JSON; `None` where its form has no word for it.

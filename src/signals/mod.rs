@@ -6,6 +6,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod bits;
+pub mod car;
 pub mod dbc;
 pub mod e2e;
 pub mod feedback;

@@ -4,6 +4,7 @@
 //! codecs. Never contains a name that is still to be looked up: whatever can be wrong was found by `config`.
 
 use super::bits::Codec;
+use super::car::Value;
 use super::e2e::{ChecksumPlan, CounterPlan};
 use super::source::Source;
 use super::transform::Transform;
@@ -279,13 +280,22 @@ pub struct OperatorCounter {
     pub modulo: Option<u32>,
 }
 
+/// Where a reported value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportSource {
+    /// A signal of a received frame.
+    Signal(SignalRef),
+    /// The simulated car.
+    Car(Value),
+}
+
 /// One field of `vehicle_user_data.user_data`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReportField {
     /// Key in `user_data`.
     pub key: String,
     /// What is reported.
-    pub signal: SignalRef,
+    pub from: ReportSource,
     /// Older than this is reported as stale.
     pub stale_after: Duration,
 }
@@ -294,9 +304,9 @@ pub struct ReportField {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PositionReport {
     /// Latitude, decimal degrees.
-    pub lat: SignalRef,
+    pub lat: ReportSource,
     /// Longitude, decimal degrees.
-    pub lon: SignalRef,
+    pub lon: ReportSource,
     /// Older than this is reported as null.
     pub stale_after: Duration,
 }

@@ -87,6 +87,9 @@ pub enum Source {
     Button(u8),
     /// Index into [`crate::signals::plan::Plan::user_fields`].
     User(u8),
+    /// Number of a [`crate::signals::car::Value`]. Only in frames that a simulated car sends: nothing of a simulator is
+    /// among what the command path reads.
+    Car(u8),
 }
 
 /// What was read from a source.
@@ -124,6 +127,7 @@ impl Source {
                 Some(UserValue::Missing) => Reading::Missing,
                 _ => Reading::Invalid,
             },
+            Self::Car(_) => Reading::Missing,
         }
     }
 

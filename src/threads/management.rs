@@ -13,6 +13,7 @@ use crate::config::RcspPlan;
 use crate::io::canbus::controller::{self, Controller};
 use crate::io::clock;
 use crate::io::tcp::Listener;
+use crate::nodes::management::car::CarFacts;
 use crate::nodes::management::facts::{BusFacts, Facts, Identity, SendFacts, ms};
 use crate::nodes::management::history::Happening;
 use crate::nodes::management::{Management, Request, knows_command};
@@ -195,8 +196,29 @@ impl GatewayDesk {
             peers: self.newest_peers.to_vec(),
             ocp_latency: self.ocp_latency.percentiles(&gauges.ocp_latency.counted()),
             door_to_bus: self.door_to_bus.percentiles(&gauges.door_to_bus.counted()),
+            car: self.management.identity().car.is_some().then(|| self.car_facts()),
             counters: self.shared.counters().map(|(counter, value)| (counter.text(), value)).collect(),
             tunnel_counters: self.shared.tunnel.iter().map(|(count, value)| (count.text(), value)).collect(),
+        }
+    }
+
+    fn car_facts(&self) -> CarFacts {
+        let cell = &self.shared.car;
+        let mut sample = None;
+        // The writer is at it for a few nanoseconds at a time; the next page would tell it anyway.
+        for _ in 0..3 {
+            cell.read(&mut sample);
+            if sample.is_some() {
+                break;
+            }
+        }
+        CarFacts {
+            standing: cell.standing(),
+            slot: cell.slot(),
+            sample,
+            counts: cell.counts(),
+            sent: cell.frames.sent.load(Relaxed),
+            refused: cell.frames.refused.load(Relaxed),
         }
     }
 

@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is where threads are started and clocks are read")]
 
+mod assetto;
 mod can;
 mod fault_point;
 mod management;
@@ -35,6 +36,7 @@ use crate::proto::ocp::user_data::UserPathsError;
 use crate::safety::core::{Core, CoreOptions};
 use crate::safety::faults::Fault;
 use crate::time::Instant;
+use crate::topology::car::CarNews;
 use crate::topology::tunnel::News;
 use crate::topology::{Edge, Event, Rx, Shared, Thread, Tx, channel};
 
@@ -77,6 +79,8 @@ pub struct Gateway {
     pub events: Rx<Event>,
     /// What happened at the tunnels.
     pub tunnel_news: Rx<News>,
+    /// What happened to the simulated car.
+    pub car_news: Rx<CarNews>,
     happenings: Tx<(Instant, Happening)>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -195,6 +199,7 @@ impl Gateway {
             status: status_rx,
             events: events_tx.clone(),
             shared: Arc::clone(&shared),
+            car: config.car.is_some().then_some(None),
         };
         threads.push(spawner.spawn(Thread::Ocp, "ocp".to_owned(), move || ocp::run(ocp))?);
         let mirrors = management::Mirrors { status: mirror_rx, peers: peers_rx, happenings: happenings_rx };
@@ -206,7 +211,19 @@ impl Gateway {
         if !tcpcan.tunnels.is_empty() {
             threads.push(spawner.spawn(Thread::Tcpcan, "tcpcan".to_owned(), move || tcpcan::run(&tcpcan))?);
         }
-        Ok(Self { shared, events: events_rx, tunnel_news: news_rx, happenings: happenings_tx, threads })
+        let (car_news_tx, car_news) = channel(Edge::CarNews);
+        if let Some(plan) = config.car.clone() {
+            let ends = assetto::Ends {
+                plan,
+                buses: config.plan.buses.clone(),
+                news: car_news_tx,
+                shared: Arc::clone(&shared),
+                listen_only: options.listen_only,
+            };
+            threads.push(spawner.spawn(Thread::Assetto, "assetto".to_owned(), move || assetto::run(ends))?);
+        }
+        let (events, tunnel_news) = (events_rx, news_rx);
+        Ok(Self { shared, events, tunnel_news, car_news, happenings: happenings_tx, threads })
     }
 
     /// Tells the management plane what has happened, if there is anything to tell.
@@ -254,6 +271,7 @@ fn management_ends(
         plan: config.plan.clone(),
         ocp: config.ocp.address,
         tunnels: config.tunnels.iter().map(|tunnel| (tunnel.bus, tunnel.listen)).collect(),
+        car: config.car.as_ref().map(|car| car.settings.clone()),
         config: effective,
         listen_only,
         remote_stop: plan.remote_stop,
@@ -270,13 +288,17 @@ fn management_ends(
 
 /// The tunnels that the configuration asks for, with what each must know of its bus.
 fn places(config: &Config, node: &WatchdogNode) -> Vec<tcpcan::Place> {
+    let played = |bus: usize| {
+        let frames = config.car.iter().flat_map(|car| &car.send);
+        frames.filter(move |frame| frame.bus == bus).map(|frame| frame.id)
+    };
     let place = |tunnel: &TunnelPlan| {
         let bus = config.plan.buses.get(tunnel.bus)?;
         Some(tcpcan::Place {
             plan: tunnel.clone(),
             bus: bus.interface.parse().ok()?,
             fd: bus.fd,
-            own: node.own_ids(tunnel.bus).collect(),
+            own: node.own_ids(tunnel.bus).chain(played(tunnel.bus)).collect(),
         })
     };
     config.tunnels.iter().filter_map(place).collect()

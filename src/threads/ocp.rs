@@ -12,6 +12,7 @@ use crate::io::tcp::{Connector, LinkError, Progress, Read, TcpLink};
 use crate::nodes::ocp::{OcpEvent, OcpNode};
 use crate::safety::faults::{Fault, Faults};
 use crate::safety::input::{Command, Status};
+use crate::signals::car::CarSample;
 use crate::time::{Duration, Instant};
 use crate::topology::{Arrival, Counter, Demand, Event, Rx, Shared, Tx};
 
@@ -34,6 +35,8 @@ pub(super) struct Ends {
     pub(super) status: Rx<Status>,
     pub(super) events: Tx<Event>,
     pub(super) shared: Arc<Shared>,
+    /// What is known of the simulated car, where one stands in.
+    pub(super) car: Option<Option<CarSample>>,
 }
 
 /// Runs until the watchdog has ended.
@@ -230,6 +233,10 @@ impl Ends {
     fn drain(&mut self) {
         while let Some(arrival) = self.feedback.take() {
             self.node.handle_frame(arrival.at, arrival.bus, &arrival.frame);
+        }
+        if let Some(car) = &mut self.car {
+            self.shared.car.read(car);
+            self.node.handle_car(*car);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use super::car::CarCell;
 use super::gauges::Gauges;
 use super::tunnel::TunnelCounts;
 use crate::limits::BUSES;
@@ -34,6 +35,8 @@ pub struct Shared {
     pub tunnel: TunnelCounts,
     /// What is measured.
     pub gauges: Gauges,
+    /// The simulated car.
+    pub car: CarCell,
 }
 
 macro_rules! counters {

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
-use super::client::Client;
-use super::game::{GameClient, Stream};
 use super::line::Printer;
 use super::{Args, GAME_PORT, Refusal, failed, reaching, resolve, unavailable};
 use crate::cli::{complain, exit};
 use crate::io::clock;
+use crate::nodes::assetto::client::Client;
+use crate::nodes::assetto::game::{GameClient, Stream};
 use crate::proto::assetto::game::{GameMessage, Request};
 use crate::proto::assetto::{Command, Decoder};
 use crate::time::{Duration, Instant};

@@ -4,11 +4,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::frames::reference;
+use super::frames::{reference, reported};
 use super::{origin, written};
 use crate::can::Id;
-use crate::config::{Config, UserForm};
+use crate::config::{CarPlan, Config, UserForm};
 use crate::safety::settings::BOUNDS;
+use crate::signals::car::CarFeed;
 use crate::signals::e2e::{Algorithm, ChecksumPlan};
 use crate::signals::plan::{
     BusPlan, Echo, Kind, Plan, ReceivePlan, SendMode, SendPlan, SignalPlan, StopProfile,
@@ -56,6 +57,7 @@ pub(in crate::cli) fn effective(config: &Config) -> Map<String, Value> {
         "send": plan.send.iter().map(|one| (one.name.clone(), send(plan, one))).collect::<Map<_, _>>(),
         "receive": plan.receive.iter().map(|one| (one.name.clone(), receive(plan, one))).collect::<Map<_, _>>(),
         "report": report(plan),
+        "assetto": config.car.as_ref().map(|car| simulated(plan, car)),
         "tcpcan": tunnels(config),
         "rcsp": config.rcsp.as_ref().map(|rcsp| json!({
             "listen": rcsp.listen.to_string(),
@@ -169,10 +171,35 @@ fn receive(plan: &Plan, receive: &ReceivePlan) -> Value {
     })
 }
 
+fn simulated(plan: &Plan, car: &CarPlan) -> Value {
+    let settings = &car.settings;
+    let (listen, wanted) = match &settings.feed {
+        CarFeed::Server { listen, car, .. } => (Some(listen.to_string()), Some(super::wanted(car))),
+        CarFeed::Game { .. } => (None, None),
+    };
+    json!({
+        "feed": if listen.is_some() { "server" } else { "game" },
+        "address": settings.feed.address().to_string(),
+        "listen": listen,
+        "car": wanted,
+        "interval_ms": millis_f64(settings.interval),
+        "stale_ms": millis_f64(settings.stale_after()),
+        "heading_min_mps": settings.heading_min_mps,
+        "map": settings.map.map(|map| json!({
+            "lat": map.lat,
+            "lon": map.lon,
+            "bearing_deg": map.bearing_deg,
+            "mirrored": map.mirrored,
+        })),
+        "on_real_bus": car.on_real_bus,
+        "send": car.send.iter().map(|one| (one.name.clone(), send(plan, one))).collect::<Map<_, _>>(),
+    })
+}
+
 fn report(plan: &Plan) -> Map<String, Value> {
     let fields = plan.report.iter().map(|field| {
         let of = json!({
-            "signal": reference(&plan.receive, field.signal),
+            "signal": reported(&plan.receive, field.from),
             "stale_ms": millis_f64(field.stale_after),
         });
         (field.key.clone(), of)

@@ -6,7 +6,7 @@ use crate::can::Id;
 use crate::config::Short;
 use crate::signals::bits::{ByteOrder, Codec, Raw};
 use crate::signals::e2e::Algorithm;
-use crate::signals::plan::{BusPlan, Echo, ReceivePlan, SendMode, SendPlan, SignalRef};
+use crate::signals::plan::{BusPlan, Echo, ReceivePlan, ReportSource, SendMode, SendPlan, SignalRef};
 use crate::signals::transform::{Shape, Transform};
 use crate::time::millis_f64;
 use std::fmt::{self, Write as _};
@@ -128,6 +128,14 @@ pub(super) fn reference(receives: &[ReceivePlan], of: SignalRef) -> String {
     let receive = receives.get(of.receive);
     let signal = receive.and_then(|r| r.signals.get(of.signal));
     receive.zip(signal).map_or_else(|| "?".to_owned(), |(r, s)| format!("{}.{}", r.name, s.name))
+}
+
+/// The name of a reported value.
+pub(super) fn reported(receives: &[ReceivePlan], from: ReportSource) -> String {
+    match from {
+        ReportSource::Signal(of) => reference(receives, of),
+        ReportSource::Car(value) => format!("assetto.{}", value.name()),
+    }
 }
 
 /// A codec as a person reads it: byte.bit from the least significant bit.

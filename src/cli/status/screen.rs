@@ -328,7 +328,11 @@ fn links(out: &mut String, status: &Value, colours: Colours) {
     let links = list(status, "Links");
     for (at, link) in links.iter().enumerate() {
         let since = time(number(link, "ForMs"));
+        let is_told = number(link, "ForMs").is_some();
         let said = match flag(link, "Connected") {
+            Some(connected) if !is_told && text(link, "Why") != "-" => {
+                colours.paint(if connected { Tone::Good } else { Tone::Bad }, &text(link, "Why"))
+            }
             Some(true) => colours.paint(Tone::Good, &format!("connected for {since}")),
             Some(false) => {
                 let why = text(link, "Why");

@@ -6,6 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Management;
+use super::car::{CAR, CAR_TOPICS};
 use super::facts::{BusFacts, PeerFacts, SendFacts, ms, rounded};
 use super::history::{BUS_TOPICS, LINK_TOPICS, TUNNEL_TOPICS};
 use crate::can::errorframe::ControllerState;
@@ -51,6 +52,7 @@ enum Device<'a> {
     Send(usize),
     Tunnel(usize),
     Peer(&'a PeerFacts),
+    Car,
 }
 
 /// What a bus is doing, in one word.
@@ -117,6 +119,10 @@ impl Management {
             let state = if peer.agreed { "Connected" } else { "NotAgreed" };
             devices.push(entry(peer_id(peer), "TunnelPeer", &peer.address.to_string(), state));
         }
+        if let Some(car) = &self.identity.car {
+            let name = car.feed.address().to_string();
+            devices.push(entry(CAR.to_owned(), "SimulatedCar", &name, self.car_state()));
+        }
         devices
     }
 
@@ -124,6 +130,9 @@ impl Management {
         let plan = &self.identity.plan;
         if id == OCP {
             return Some(Device::Ocp);
+        }
+        if id == CAR {
+            return self.identity.car.is_some().then_some(Device::Car);
         }
         let (kind, name) = id.split_once(':')?;
         match kind {
@@ -150,6 +159,7 @@ impl Management {
         match self.find(id) {
             Some(Device::Bus(_)) => &BUS_TOPICS,
             Some(Device::Ocp) => &LINK_TOPICS,
+            Some(Device::Car) => &CAR_TOPICS,
             Some(Device::Tunnel(_)) => &TUNNEL_TOPICS,
             Some(Device::Send(_) | Device::Peer(_)) | None => &[],
         }
@@ -165,6 +175,7 @@ impl Management {
             Device::Send(message) => return self.send(message),
             Device::Tunnel(bus) => ("Tunnel", self.tunnel(bus)),
             Device::Peer(peer) => ("TunnelPeer", self.peer(now, peer)),
+            Device::Car => ("SimulatedCar", self.car(now)),
         };
         record.insert("DeviceId".to_owned(), json!(id));
         record.insert("Kind".to_owned(), json!(kind));

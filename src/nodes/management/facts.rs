@@ -5,9 +5,11 @@
 
 use std::net::SocketAddr;
 
+use super::car::CarFacts;
 use crate::can::errorframe::ControllerState;
 use crate::nodes::spread::Percentiles;
 use crate::safety::input::Status;
+use crate::signals::car::CarSettings;
 use crate::signals::plan::Plan;
 use crate::time::{Duration, Instant, millis_f64};
 
@@ -36,6 +38,8 @@ pub struct Identity {
     pub ocp: SocketAddr,
     /// A tunnel's bus and address.
     pub tunnels: Vec<(usize, SocketAddr)>,
+    /// Where the simulated car is heard of, where one stands in.
+    pub car: Option<CarSettings>,
     /// The effective configuration, as `GwGetConfig` tells it.
     pub config: serde_json::Map<String, serde_json::Value>,
     /// Nothing is sent.
@@ -136,6 +140,8 @@ pub struct Facts {
     pub ocp_latency: Option<Percentiles>,
     /// From our door to the proof of the next actuator frame, in the last minute.
     pub door_to_bus: Option<Percentiles>,
+    /// The simulated car, where one stands in.
+    pub car: Option<CarFacts>,
     /// What is counted, in a person's words.
     pub counters: Vec<(&'static str, u64)>,
     /// What the tunnels count.

@@ -91,6 +91,13 @@ pub enum Happening {
         /// Whether it has changed anything.
         changed: bool,
     },
+    /// The simulated car, or what it sends.
+    Car {
+        /// One of [`super::car::CAR_TOPICS`].
+        topic: &'static str,
+        /// In a person's words.
+        text: String,
+    },
     /// What a person should know.
     Warning(String),
 }
@@ -201,6 +208,10 @@ impl History {
                 let facts = [("Command", json!(command)), ("By", json!(by)), ("Outcome", json!(outcome))];
                 let line = format!("{command} by {by}: {outcome}");
                 self.put(at, "Requested", None, line, facts, !changed);
+            }
+            Happening::Car { topic, text } => {
+                let line = format!("assetto: {text}");
+                self.put(at, topic, Some(super::car::CAR.to_owned()), line, [("Why", json!(text))], true);
             }
             Happening::Warning(text) => self.push(at, "Warning", None, text.clone(), []),
         }

@@ -47,7 +47,12 @@ impl Management {
         page.extend(known([
             ("Sources", Some(Value::Array(self.sources()))),
             ("Buses", Some(self.bus_records())),
-            ("Links", Some(json!([self.link_record(now)]))),
+            (
+                "Links",
+                Some(Value::Array(
+                    std::iter::once(self.link_record(now)).chain(self.car_link(now)).collect(),
+                )),
+            ),
             (
                 "Peers",
                 Some(Value::Array(

@@ -19,6 +19,7 @@ fn identity(remote_stop: bool) -> Identity {
         plan: plan::plan(PlanOptions::default()),
         ocp: "127.0.0.1:4000".parse().unwrap(),
         tunnels: vec![(0, "127.0.0.1:20010".parse().unwrap())],
+        car: None,
         config: object([("vehicle", json!("test"))]),
         listen_only: false,
         remote_stop,

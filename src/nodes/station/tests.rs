@@ -7,6 +7,8 @@ use crate::can::Id;
 use crate::proto::ocp::server::frame;
 use crate::signals::bits::{ByteOrder, Codec, Raw};
 use crate::signals::plan::{Kind, ReceivePlan, ReceiveSignal, SendPlan, StopProfile};
+use crate::signals::plan::{SendMode, SignalPlan};
+use crate::signals::source::Source;
 use crate::signals::station::UserSink;
 use crate::signals::transform::Transform;
 

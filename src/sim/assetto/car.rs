@@ -83,6 +83,8 @@ pub struct Car {
     pub total_ms: u32,
     /// Its race is over.
     pub has_finished: bool,
+    /// Its driver stops on the track and waits there.
+    pub is_halted: bool,
     /// When something next happens to it.
     pub mishap_at: Instant,
 }
@@ -103,14 +105,15 @@ impl Car {
             best_ms: None,
             total_ms: 0,
             has_finished: false,
+            is_halted: false,
             mishap_at: Instant::ZERO,
         }
     }
 
     /// Puts it on its place of the grid with nothing driven.
     pub(super) fn line_up(&mut self, place: usize) {
-        let presence = self.presence;
-        *self = Self { presence, mishap_at: self.mishap_at, ..Self::empty(self.skill) };
+        let (presence, is_halted) = (self.presence, self.is_halted);
+        *self = Self { presence, is_halted, mishap_at: self.mishap_at, ..Self::empty(self.skill) };
         let place = u8::try_from(place).unwrap_or(u8::MAX);
         self.distance_m = -GRID_M * (f64::from(place) + 1.0);
     }
@@ -131,6 +134,7 @@ impl Car {
         }
         // Who has finished rolls on slowly.
         let dare = if self.has_finished { self.skill * 0.5 } else { self.skill };
+        let dare = if self.is_halted { 0.0 } else { dare };
         let target = track.place(self.distance_m + self.speed_mps * dt_s).limit_mps * dare;
         let thrust = THRUST_MPS2 * (1.0 - self.speed_mps / THRUST_END_MPS).max(0.0);
         let wanted = (target - self.speed_mps) / dt_s;

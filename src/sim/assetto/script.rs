@@ -22,6 +22,8 @@ pub enum Action {
     Next,
     /// This session again.
     Restart,
+    /// The driver of this slot stops on the track, or drives on.
+    Halt(u8, bool),
     /// Nothing leaves any more, as behind a cut cable, or it does again.
     Mute(bool),
 }
@@ -42,7 +44,9 @@ pub enum ScriptError {
 impl fmt::Display for ScriptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Word => "not one of wait, connect, disconnect, chat, collide, next, restart, mute, unmute",
+            Self::Word => {
+                "not one of wait, connect, disconnect, chat, collide, halt, go, next, restart, mute, unmute"
+            }
             Self::Count => "something is missing, or too much",
             Self::Number => "not a number that is possible here",
             Self::Text => "a text of more than 255 characters",
@@ -94,6 +98,8 @@ fn line(text: &str) -> Result<Option<Line>, ScriptError> {
             let other = words.next().map(|word| slot(Some(word))).transpose()?;
             Line::Act(Action::Collide(car, other))
         }
+        "halt" => Line::Act(Action::Halt(slot(words.next())?, true)),
+        "go" => Line::Act(Action::Halt(slot(words.next())?, false)),
         "next" => Line::Act(Action::Next),
         "restart" => Line::Act(Action::Restart),
         "mute" => Line::Act(Action::Mute(true)),

@@ -189,7 +189,7 @@ fn whatever_happens_the_order_of_the_protocol_holds() {
         let mut bench = Bench::new(Options { cars, seed, sessions: short_sessions(), ..Options::default() });
         for _ in 0..200 {
             let slot = u8::try_from(rng.range(0, 9)).unwrap();
-            match rng.range(0, 11) {
+            match rng.range(0, 12) {
                 0 => bench.act(Action::Connect(slot)),
                 1 => bench.act(Action::Disconnect(slot)),
                 2 => bench.act(Action::Collide(slot, (slot % 2 == 0).then_some(slot / 2))),
@@ -199,6 +199,7 @@ fn whatever_happens_the_order_of_the_protocol_holds() {
                 6 if rng.per_mille(300) => bench.command(Command::NextSession),
                 7 => bench.command(Command::GetCarInfo { car_id: slot }),
                 8 => bench.command(Command::GetSessionInfo { session_index: i16::from(slot) - 2 }),
+                10 => bench.act(Action::Halt(slot, rng.per_mille(500))),
                 9 => bench.command(Command::AdminCommand { command: Text::from("/restart_session now") }),
                 _ => bench.run(Duration::from_millis(rng.range(1, 8_000))),
             }
@@ -437,14 +438,30 @@ fn a_program_that_stood_still_does_not_send_what_was_missed() {
 }
 
 #[test]
+fn a_driver_stops_where_he_is_told_and_drives_on() {
+    let mut bench = Bench::new(Options { cars: 1, initial_interval_ms: 100, ..Options::default() });
+    bench.run(Duration::from_secs(20));
+    bench.act(Action::Halt(0, true));
+    bench.run(Duration::from_secs(15));
+    let car = &bench.world.cars()[0];
+    assert_eq!((car.speed_mps, car.gear(), car.is_driving()), (0.0, 0, true));
+    bench.act(Action::Halt(0, false));
+    bench.run(Duration::from_secs(5));
+    assert!(bench.world.cars()[0].speed_mps > 5.0);
+}
+
+#[test]
 fn a_script_says_what_and_when() {
     let mut script =
-        Script::parse("connect 1 # one\n\nwait 100\nchat 1 hello  there\ncollide 1 2\n").unwrap();
+        Script::parse("connect 1 # one\n\nwait 100\nchat 1 hello  there\ncollide 1 2\nhalt 1\ngo 1\n")
+            .unwrap();
     let at = Instant::from_millis;
     assert_eq!(script.poll(at(10)), Some(Action::Connect(1)));
     assert_eq!((script.poll(at(10)), script.poll_timeout()), (None, Some(at(110))));
     assert_eq!(script.poll(at(400)), Some(Action::Chat(1, "hello there".to_owned())));
     assert_eq!(script.poll(at(400)), Some(Action::Collide(1, Some(2))));
+    assert_eq!(script.poll(at(400)), Some(Action::Halt(1, true)));
+    assert_eq!(script.poll(at(400)), Some(Action::Halt(1, false)));
     assert_eq!((script.poll(at(400)), script.poll_timeout()), (None, None));
     for (text, error) in [
         ("next\nfly", (2, ScriptError::Word)),

@@ -194,6 +194,11 @@ impl World {
                 }
             }
             Action::Collide(slot, other) => self.collide(slot, other),
+            Action::Halt(slot, is_halted) => {
+                if let Some(car) = self.cars.get_mut(usize::from(slot)) {
+                    car.is_halted = is_halted;
+                }
+            }
             Action::Next => self.next_session(),
             Action::Restart => self.restart_session(),
             Action::Mute(is_muted) => self.is_muted = is_muted,

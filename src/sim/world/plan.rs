@@ -9,7 +9,8 @@ use crate::signals::bits::{ByteOrder, Codec, Raw};
 use crate::signals::e2e::{Algorithm, ChecksumPlan, CounterPlan};
 use crate::signals::plan::{
     BusPlan, ConfirmPlan, Echo, EnablePlan, Kind, OperatorCounter, Plan, ReceivePlan, ReceiveSignal,
-    ReportField, Requirement, SendMode, SendPlan, SignalPlan, SignalRef, SpeedPlan, StopProfile, UserField,
+    ReportField, ReportSource, Requirement, SendMode, SendPlan, SignalPlan, SignalRef, SpeedPlan,
+    StopProfile, UserField,
 };
 use crate::signals::source::Source;
 use crate::signals::transform::Transform;
@@ -305,7 +306,7 @@ pub fn plan(options: PlanOptions) -> Plan {
             .then_some(OperatorCounter { field: USER_COUNTER, modulo: Some(COUNTER_MODULO) }),
         report: vec![ReportField {
             key: "speed_kph".to_owned(),
-            signal: SignalRef { receive: 0, signal: 0 },
+            from: ReportSource::Signal(SignalRef { receive: 0, signal: 0 }),
             stale_after: STATE_STALE,
         }],
         position: None,

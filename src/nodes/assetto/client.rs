@@ -25,7 +25,7 @@ enum Question {
 
 /// The conversation.
 #[derive(Debug)]
-pub(super) struct Client {
+pub struct Client {
     interval_ms: u16,
     /// The only car that is asked about, if there is one.
     car: Option<u8>,
@@ -41,7 +41,7 @@ pub(super) struct Client {
 
 impl Client {
     /// Begins to ask now.
-    pub(super) fn new(now: Instant, interval_ms: u16, car: Option<u8>) -> Self {
+    pub fn new(now: Instant, interval_ms: u16, car: Option<u8>) -> Self {
         let mut client = Self {
             interval_ms,
             car,
@@ -71,13 +71,31 @@ impl Client {
         }
     }
 
+    /// Positions have stopped though the server talks: it is asked for them again.
+    pub fn ask_for_positions(&mut self) {
+        self.ask(Question::Interval);
+    }
+
+    /// An answer about a car may have been lost: all that are seen are asked about again.
+    pub fn forget_cars(&mut self) {
+        self.known.clear();
+        self.car.into_iter().for_each(|car| self.ask_about(car));
+    }
+
+    /// Whether nothing has been heard for a while, or ever.
+    #[must_use]
+    pub const fn is_silent(&self) -> bool {
+        self.is_silent
+    }
+
     /// Takes an event; true where it ended a silence.
-    pub(super) fn handle_event(&mut self, now: Instant, event: &Event<'_>) -> bool {
+    pub fn handle_event(&mut self, now: Instant, event: &Event<'_>) -> bool {
         self.heard = now;
         match event {
             Event::Version { .. } => {
                 // The server has started: what was known is of the one before.
                 self.known.clear();
+                self.car.into_iter().for_each(|car| self.ask_about(car));
                 self.ask(Question::Session);
                 self.ask(Question::Interval);
             }
@@ -108,7 +126,7 @@ impl Client {
     }
 
     /// The next question, if it is time for one.
-    pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<Command<'static>> {
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Command<'static>> {
         if now < self.next_send {
             return None;
         }
@@ -122,13 +140,13 @@ impl Client {
     }
 
     /// When to look again.
-    pub(super) fn poll_timeout(&self) -> Instant {
+    pub fn poll_timeout(&self) -> Instant {
         let silence = self.heard + SILENCE;
         if self.waiting.is_empty() { silence } else { self.next_send.min(silence) }
     }
 
     /// Notices a silence; true the first time.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> bool {
+    pub fn handle_timeout(&mut self, now: Instant) -> bool {
         if now < self.heard + SILENCE {
             return false;
         }
@@ -139,7 +157,7 @@ impl Client {
     }
 
     /// The last word: no more positions. Not to AssettoServer, which takes a period of zero for one without a pause.
-    pub(super) const fn farewell(&self) -> Option<Command<'static>> {
+    pub const fn farewell(&self) -> Option<Command<'static>> {
         if self.is_assetto_server || self.is_silent {
             None
         } else {

@@ -17,7 +17,7 @@ const SILENCE: Duration = Duration::from_secs(3);
 
 /// One of the two sockets: the game knows one subscription for each address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Stream {
+pub enum Stream {
     /// Each step of the player's car.
     Updates,
     /// Each lap of any car.
@@ -35,7 +35,7 @@ impl Stream {
 
 /// The conversation on one socket.
 #[derive(Debug)]
-pub(super) struct GameClient {
+pub struct GameClient {
     stream: Stream,
     ask_at: Instant,
     wait: Duration,
@@ -45,12 +45,12 @@ pub(super) struct GameClient {
 
 impl GameClient {
     /// Begins now.
-    pub(super) const fn new(stream: Stream, now: Instant) -> Self {
+    pub const fn new(stream: Stream, now: Instant) -> Self {
         Self { stream, ask_at: now, wait: WAIT_MIN, is_subscribed: false, request: None }
     }
 
     /// Takes a message.
-    pub(super) fn handle_message(&mut self, now: Instant, message: &GameMessage<'_>) {
+    pub fn handle_message(&mut self, now: Instant, message: &GameMessage<'_>) {
         match message {
             GameMessage::Handshake(_) => {
                 self.request = Some(self.stream.subscription());
@@ -66,18 +66,24 @@ impl GameClient {
     }
 
     /// From the beginning again: the game of the other stream was away.
-    pub(super) const fn restart(&mut self, now: Instant) {
+    pub const fn restart(&mut self, now: Instant) {
         self.ask_at = now;
         self.is_subscribed = false;
     }
 
+    /// Whether the game has not answered yet, or has gone silent.
+    #[must_use]
+    pub const fn is_silent(&self) -> bool {
+        !self.is_subscribed
+    }
+
     /// When to look again; `None` where only the game can change something. Laps are rare: their silence means nothing.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub fn poll_timeout(&self) -> Option<Instant> {
         (!self.is_subscribed || self.stream == Stream::Updates).then_some(self.ask_at)
     }
 
     /// Asks again where it is time to; true where a stream has just gone silent.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> bool {
+    pub fn handle_timeout(&mut self, now: Instant) -> bool {
         if self.poll_timeout().is_none_or(|at| now < at) {
             return false;
         }
@@ -88,7 +94,7 @@ impl GameClient {
     }
 
     /// The request that is due.
-    pub(super) const fn poll_transmit(&mut self) -> Option<Operation> {
+    pub const fn poll_transmit(&mut self) -> Option<Operation> {
         self.request.take()
     }
 }
