@@ -47,7 +47,7 @@ use reader::{Item, Table, Value};
 use receive::Receives;
 use sources::Sources;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Largest configuration file: 1,024 signals with every key need a third of this.
 const FILE_BYTES: u64 = 1 << 20;
@@ -91,8 +91,19 @@ pub struct Config {
     /// 16 hexadecimal digits that change with every byte of the configuration file and its DBC files (FNV-1a; it
     /// tells versions apart and proves nothing against an attacker).
     pub digest: String,
+    /// The DBC file of each bus.
+    pub descriptions: Vec<Description>,
     /// What a person should know before driving with this file, one line each.
     pub warnings: Vec<String>,
+}
+
+/// A DBC file that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// Where it was found.
+    pub path: PathBuf,
+    /// Its digest, as [`Config::digest`] of this file alone.
+    pub digest: String,
 }
 
 /// Which end of the line a file is for.
@@ -315,6 +326,7 @@ fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Con
         rcsp,
         real_time: safety.real_time,
         digest: digest.hex(),
+        descriptions: buses.descriptions.clone(),
         warnings: Vec::new(),
     })
 }

@@ -11,7 +11,7 @@ use crate::cli::station::clean;
 const COLUMNS: usize = 80;
 
 /// Width of the names at the left.
-const NAMES: usize = 11;
+pub(in crate::cli) const NAMES: usize = 11;
 
 /// Width of the other end of a link.
 const WHO: usize = 28;
@@ -24,21 +24,21 @@ const FIELD: usize = 200;
 
 /// Whether colours are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Colours {
+pub(in crate::cli) enum Colours {
     No,
     Yes,
 }
 
 /// What a colour says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tone {
+pub(in crate::cli) enum Tone {
     Good,
     Waiting,
     Bad,
 }
 
 impl Colours {
-    fn paint(self, tone: Tone, text: &str) -> String {
+    pub(in crate::cli) fn paint(self, tone: Tone, text: &str) -> String {
         let code = match (self, tone) {
             (Self::No, _) => return text.to_owned(),
             (Self::Yes, Tone::Good) => 32,
@@ -82,7 +82,7 @@ fn row(out: &mut String, name: &str, text: &str) {
 }
 
 /// The same, and the lines below begin at that column.
-fn hanging(out: &mut String, name: &str, text: &str, column: usize) {
+pub(in crate::cli) fn hanging(out: &mut String, name: &str, text: &str, column: usize) {
     let mut line = format!("{name:<NAMES$}{text}");
     // Nothing is broken in front of the text: a line that went on would never get shorter.
     let mut from = NAMES;
@@ -319,7 +319,7 @@ fn buses(out: &mut String, status: &Value, colours: Colours) {
 }
 
 /// Bits per second as people say it.
-fn bit_rate(bps: f64) -> String {
+pub(in crate::cli) fn bit_rate(bps: f64) -> String {
     if bps >= 1e6 { format!("{} M", bps / 1e6) } else { format!("{} k", bps / 1e3) }
 }
 
