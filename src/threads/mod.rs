@@ -209,11 +209,13 @@ impl Gateway {
         Ok(Self { shared, events: events_rx, tunnel_news: news_rx, happenings: happenings_tx, threads })
     }
 
-    /// Tells the management plane what has happened, if there is anything to tell.
-    pub fn tell(&self, happening: Option<Happening>) {
-        if let Some(happening) = happening {
-            self.happenings.offer((clock::now(), happening));
-        }
+    /// Tells the management plane what has happened, if there is anything to tell. False where its channel was full; only one
+    /// thread may ask for that.
+    pub fn tell(&self, happening: Option<Happening>) -> bool {
+        let Some(happening) = happening else { return true };
+        let dropped = self.happenings.dropped();
+        self.happenings.offer((clock::now(), happening));
+        self.happenings.dropped() == dropped
     }
 
     /// Waits until every thread has ended; they end after the watchdog did.

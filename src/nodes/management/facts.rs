@@ -23,7 +23,7 @@ pub fn rounded(value: f64, parts: f64) -> f64 {
     (value * parts).round() / parts
 }
 
-/// What does not change while the process runs.
+/// What does not change while the process runs, but by a reload: digest, effective configuration and who may ask for a stop.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// Version and commit.

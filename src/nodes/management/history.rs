@@ -36,8 +36,17 @@ pub const DEVICE: &str = "DeviceEvents";
 pub const ALL: &str = "GwAll";
 
 /// Topics of the gateway as a whole.
-pub const GATEWAY_TOPICS: [&str; 8] =
-    ["StateChanged", "Trip", "Reaction", "Armed", "ForeignWriter", "DropsCrossed", "Requested", "Warning"];
+pub const GATEWAY_TOPICS: [&str; 9] = [
+    "StateChanged",
+    "Trip",
+    "Reaction",
+    "Armed",
+    "ForeignWriter",
+    "DropsCrossed",
+    "Requested",
+    "Configured",
+    "Warning",
+];
 
 /// Topics of a bus.
 pub const BUS_TOPICS: [&str; 1] = ["BusStateChanged"];
@@ -90,6 +99,15 @@ pub enum Happening {
         outcome: &'static str,
         /// Whether it has changed anything.
         changed: bool,
+    },
+    /// A changed configuration file was taken while the gateway runs: what drives is the same in both.
+    Configured {
+        /// Its digest.
+        digest: String,
+        /// The whole as a record.
+        config: Map<String, Value>,
+        /// Whether a client on another machine may ask for a stop.
+        remote_stop: bool,
     },
     /// What a person should know.
     Warning(String),
@@ -201,6 +219,10 @@ impl History {
                 let facts = [("Command", json!(command)), ("By", json!(by)), ("Outcome", json!(outcome))];
                 let line = format!("{command} by {by}: {outcome}");
                 self.put(at, "Requested", None, line, facts, !changed);
+            }
+            Happening::Configured { digest, .. } => {
+                let line = format!("configuration {digest} was taken");
+                self.push(at, "Configured", None, line, [("Digest", json!(digest))]);
             }
             Happening::Warning(text) => self.push(at, "Warning", None, text.clone(), []),
         }
