@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is the main thread: it waits for the others to end")]
 
+mod real_time;
 mod reload;
 mod screen;
 
@@ -23,10 +24,10 @@ use super::check::effective;
 use super::safe_stop::last_counters;
 use super::tcpcan::Told;
 use super::{DEFAULT_CONFIG, VERSION, complain, exit, happening};
-use crate::config::{Config, Loaded, RealTime, budget};
+use crate::config::{Config, Loaded, budget};
 use crate::io::journal::Journal;
 use crate::io::runtime::{BusLock, LastCounters, RuntimeDirectory};
-use crate::io::{clock, notify, sys};
+use crate::io::{clock, notify};
 use crate::nodes::report::{next_step, transition};
 use crate::safety::faults::Fault;
 use crate::safety::input::{StateName, Status};
@@ -118,6 +119,8 @@ struct Main {
     /// What was told about arming in this state, and when: two conditions that alternate must not fill the log.
     told: Vec<(&'static str, Instant)>,
     said_ready: bool,
+    /// What came of the wish for locked memory.
+    memory: Result<(), i32>,
     /// The configuration's files, and whether the management plane has still to hear of a new one.
     watched: Watched,
     untold: bool,
@@ -153,15 +156,9 @@ impl Main {
                 None
             }
         };
-        if let Err(errno) = sys::lock_memory() {
-            let text = format!("memory is not locked: {} (LimitMEMLOCK=infinity)", errno.desc());
-            if config.real_time == RealTime::Required {
-                complain(&text);
-                return Err(exit::UNAVAILABLE);
-            }
-            log.warning(format_args!("{text}"));
-        }
+        let memory = real_time::prepare(&config, &log)?;
         Ok(Self {
+            memory,
             watched: Watched::new(path, &config),
             has_terminal: reload::has_terminal(),
             untold: false,
@@ -224,6 +221,7 @@ impl Main {
                 };
             }
         };
+        gateway.shared.gauges.real_time.note_memory(self.memory);
         if listen_only {
             self.log.line(format_args!("listening only: nothing is sent"));
         }
@@ -352,7 +350,8 @@ impl Main {
                 ));
             }
             Event::Panicked(thread) => {
-                self.log.error(format_args!("thread {} panicked: safe frames, then exit", thread.spec().name));
+                self.log
+                    .error(format_args!("thread {} panicked: safe frames, then exit", thread.spec().name));
                 return exit::SOFTWARE;
             }
             Event::WatchdogEnded => {}

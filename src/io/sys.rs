@@ -438,7 +438,7 @@ fn has_room() -> bool {
 }
 
 /// Touches the next 128 KiB of the calling thread's stack, so that no later call there faults. Deeper than any call
-/// chain of the watchdog, which keeps no large locals.
+/// chain of the watchdog and the readers, which keep no large locals.
 #[inline(never)]
 pub fn prefault_stack() {
     let mut stack = [0_u8; 128 * 1024];

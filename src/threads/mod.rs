@@ -300,16 +300,22 @@ impl Spawner<'_> {
     ) -> Result<JoinHandle<()>, StartError> {
         let shared = Arc::clone(self.shared);
         let events = self.events.clone();
+        let has_priority = thread.spec().priority.is_some();
         let priority = thread.spec().priority.filter(|_| self.real_time);
         // The kernel shows fifteen bytes of a thread's name.
         let name: String = name.chars().take(15).collect();
         std::thread::Builder::new()
             .name(name)
             .spawn(move || {
-                if let Some(priority) = priority
-                    && let Err(errno) = sys::set_fifo_priority(priority)
-                {
-                    events.offer(Event::RealTimeRefused { thread, errno: errno as i32 });
+                if has_priority {
+                    sys::prefault_stack();
+                }
+                if let Some(priority) = priority {
+                    let result = sys::set_fifo_priority(priority).map_err(|errno| errno as i32);
+                    shared.gauges.real_time.note_thread(result);
+                    if let Err(errno) = result {
+                        events.offer(Event::RealTimeRefused { thread, errno });
+                    }
                 }
                 if catch_unwind(AssertUnwindSafe(body)).is_err() {
                     shared.note_panic(clock::now());

@@ -282,7 +282,14 @@ mod tests {
             Verdict::Take(keys) => assert_eq!(keys, ["log.level: \"info\" -> \"warning\""]),
             other => panic!("{other:?}"),
         }
-        let with = |stop| EXAMPLE.replace("[rcsp]\n", &format!("[rcsp]\nlisten = \"0.0.0.0:45451\"\nallow = [\"192.168.1.7\"]\nremote_stop = {stop}\n"));
+        let with = |stop| {
+            EXAMPLE.replace(
+                "[rcsp]\n",
+                &format!(
+                    "[rcsp]\nlisten = \"0.0.0.0:45451\"\nallow = [\"192.168.1.7\"]\nremote_stop = {stop}\n"
+                ),
+            )
+        };
         match compare(&parsed(&with("false"), DBC), &parsed(&with("true"), DBC)) {
             Verdict::Take(keys) => assert_eq!(keys, ["rcsp.remote_stop: false -> true"]),
             other => panic!("{other:?}"),
@@ -307,7 +314,9 @@ mod tests {
         ];
         for (from, to, key) in cases {
             match after(from, to) {
-                Verdict::Restart(keys) => assert!(keys.iter().any(|said| said.starts_with(key)), "{to}: {keys:?}"),
+                Verdict::Restart(keys) => {
+                    assert!(keys.iter().any(|said| said.starts_with(key)), "{to}: {keys:?}")
+                }
                 other => panic!("{to}: {other:?}"),
             }
         }
@@ -315,7 +324,8 @@ mod tests {
 
     #[test]
     fn never_half_of_a_file_what_could_be_swapped_stays_where_the_rest_needs_a_restart() {
-        let both = EXAMPLE.replace("# level = \"info\"", "level = \"warning\"").replace("safe = 30", "safe = 40");
+        let both =
+            EXAMPLE.replace("# level = \"info\"", "level = \"warning\"").replace("safe = 30", "safe = 40");
         match compare(&parsed(EXAMPLE, DBC), &parsed(&both, DBC)) {
             Verdict::Restart(keys) => assert_eq!(keys.len(), 1, "only what needs it: {keys:?}"),
             other => panic!("{other:?}"),

@@ -64,7 +64,7 @@ pub(super) fn marks(status: &Value) -> String {
 /// The whole screen.
 pub(super) fn screen(status: &Value, colours: Colours) -> String {
     let mut out = String::new();
-    head(&mut out, status);
+    head(&mut out, status, colours);
     why(&mut out, status, colours);
     checklist(&mut out, status, colours);
     sources(&mut out, status);
@@ -190,7 +190,7 @@ fn fault(value: &Value, name: &str) -> String {
     format!("{} ({})", text(value, "Text"), text(value, name))
 }
 
-fn head(out: &mut String, status: &Value) {
+fn head(out: &mut String, status: &Value, colours: Colours) {
     let first = format!("{} ({})", text(status, "Vehicle"), text(status, "Role"));
     row(out, "Vehicle", &first);
     let program = format!(
@@ -203,6 +203,30 @@ fn head(out: &mut String, status: &Value) {
     if flag(status, "ListenOnly") == Some(true) {
         row(out, "", "listens only: sends nothing to any bus");
     }
+    // Gateways before this record have none.
+    if let Some(record) = status.get("RealTime").filter(|record| record.is_object()) {
+        row(out, "Real time", &real_time(record, colours));
+    }
+}
+
+/// Whether the kernel gave what keeps the gateway in time.
+fn real_time(record: &Value, colours: Colours) -> String {
+    let (granted, refused) =
+        (number(record, "Threads").unwrap_or(0.0), number(record, "Refused").unwrap_or(0.0));
+    let threads = if refused > 0.0 {
+        let why = text(record, "RefusedWhy");
+        colours.paint(Tone::Bad, &format!("{refused} threads without priority: {why}"))
+    } else if granted > 0.0 {
+        format!("{granted} threads at real-time priority")
+    } else {
+        "no priority asked for".to_owned()
+    };
+    let memory = match flag(record, "MemoryLocked") {
+        Some(true) => "memory locked".to_owned(),
+        Some(false) => colours.paint(Tone::Bad, &format!("memory not locked: {}", text(record, "MemoryWhy"))),
+        None => "no locked memory asked for".to_owned(),
+    };
+    format!("{threads}; {memory}")
 }
 
 /// The state and why.

@@ -75,6 +75,21 @@ pub struct BusFacts {
     pub dropped: u64,
 }
 
+/// What keeps the gateway in time, as the kernel gave it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RealTimeFacts {
+    /// Threads at real-time priority.
+    pub granted: u32,
+    /// Threads that should be and are not.
+    pub refused: u32,
+    /// Why.
+    pub refused_why: Option<&'static str>,
+    /// Whether memory is locked; none where nobody has asked for it.
+    pub memory_locked: Option<bool>,
+    /// Why it is not.
+    pub memory_why: Option<&'static str>,
+}
+
 /// One frame that the gateway sends.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct SendFacts {
@@ -136,6 +151,8 @@ pub struct Facts {
     pub ocp_latency: Option<Percentiles>,
     /// From our door to the proof of the next actuator frame, in the last minute.
     pub door_to_bus: Option<Percentiles>,
+    /// Priority and memory.
+    pub real_time: RealTimeFacts,
     /// What is counted, in a person's words.
     pub counters: Vec<(&'static str, u64)>,
     /// What the tunnels count.
