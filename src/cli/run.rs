@@ -9,8 +9,9 @@
 mod real_time;
 mod reload;
 mod screen;
+mod supply;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use signal_hook::consts::{
     SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
@@ -19,6 +20,7 @@ use signal_hook::iterator::Signals;
 
 use reload::Watched;
 use screen::Screen;
+use supply::Supply;
 
 use super::check::effective;
 use super::safe_stop::last_counters;
@@ -27,7 +29,7 @@ use super::{DEFAULT_CONFIG, VERSION, complain, exit, happening};
 use crate::config::{Config, Loaded, budget};
 use crate::io::journal::Journal;
 use crate::io::runtime::{BusLock, LastCounters, RuntimeDirectory};
-use crate::io::{clock, notify};
+use crate::io::{clock, notify, power};
 use crate::nodes::report::{next_step, transition};
 use crate::safety::faults::Fault;
 use crate::safety::input::{StateName, Status};
@@ -47,6 +49,9 @@ pub struct Args {
     /// At the operator's desk: the vehicle that gets gamepad and panel, in place of the configuration's.
     #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     vehicle: Option<String>,
+    /// Where the kernel tells of the machine, for tests.
+    #[arg(long, value_name = "FOLDER", default_value = power::SYS, hide = true)]
+    sys: PathBuf,
 }
 
 /// How often signals are looked at: a tenth of the 200 ms that SIGTERM may take.
@@ -92,7 +97,7 @@ pub(super) fn run(args: &Args) -> u8 {
         ));
     }
     log.set_level(reload::level(config.log_level));
-    let mut main = match Main::prepare(config, log, &args.config) {
+    let mut main = match Main::prepare(config, log, args) {
         Ok(main) => main,
         Err(code) => return code,
     };
@@ -124,6 +129,8 @@ struct Main {
     /// The configuration's files, and whether the management plane has still to hear of a new one.
     watched: Watched,
     untold: bool,
+    /// The supply of this computer.
+    supply: Supply,
     /// SIGHUP says that the terminal has gone.
     has_terminal: bool,
     /// The end was asked for, and whether by a person or a supervisor.
@@ -135,7 +142,7 @@ struct Main {
 
 impl Main {
     /// Takes what the gateway needs before its first frame.
-    fn prepare(config: Config, log: Journal, path: &Path) -> Result<Self, u8> {
+    fn prepare(config: Config, log: Journal, args: &Args) -> Result<Self, u8> {
         let mut locks = Vec::new();
         for bus in &config.plan.buses {
             let lock = bus.interface.parse().map_err(|error| format!("{}: {error}", bus.interface));
@@ -159,7 +166,8 @@ impl Main {
         let memory = real_time::prepare(&config, &log)?;
         Ok(Self {
             memory,
-            watched: Watched::new(path, &config),
+            watched: Watched::new(&args.config, &config),
+            supply: Supply::new(args.sys.clone()),
             has_terminal: reload::has_terminal(),
             untold: false,
             config,
@@ -240,6 +248,7 @@ impl Main {
             }
             self.take_news(&gateway);
             self.look_at_files(&gateway);
+            self.look_at_supply(&gateway);
             self.tell_configuration(&gateway);
         }
         while let Some(one) = gateway.events.take() {

@@ -252,6 +252,7 @@ impl Watchdog {
     fn step(&mut self, now: Instant) -> Output {
         let shared = &self.ends.shared;
         let (trips, trips_at) = shared.take_trips();
+        let trips = trips.union(self.ends.node.in_the_way(shared.obstacles()));
         let published = Published {
             link: shared.link(),
             trips,
