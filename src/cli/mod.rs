@@ -14,6 +14,7 @@ mod player;
 mod rcsp;
 mod run;
 mod safe_stop;
+mod seal;
 pub mod sim_assetto;
 pub mod sim_ocp;
 mod sim_panel;

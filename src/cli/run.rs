@@ -25,7 +25,7 @@ use supply::Supply;
 use super::check::effective;
 use super::safe_stop::last_counters;
 use super::tcpcan::Told;
-use super::{DEFAULT_CONFIG, VERSION, complain, exit, happening};
+use super::{DEFAULT_CONFIG, VERSION, complain, exit, happening, seal};
 use crate::config::{Config, Loaded, budget};
 use crate::io::journal::Journal;
 use crate::io::runtime::{BusLock, LastCounters, RuntimeDirectory};
@@ -70,6 +70,14 @@ pub(super) fn run(args: &Args) -> u8 {
         Err(code) => return code,
     };
     let log = Journal::stderr();
+    let digest = match &loaded {
+        Loaded::Vehicle(config) => &config.digest,
+        Loaded::Operator(config) => &config.digest,
+    };
+    if let Err(broken) = seal::check(&args.config, digest, &args.sys) {
+        log.error(format_args!("{}: {broken}; nothing is sent", args.config.display()));
+        return exit::CONFIG;
+    }
     let start = |digest: &str, warnings: &[String]| {
         log.notice(format_args!("ocpcan {VERSION}, configuration {digest} ({})", args.config.display()));
         for warning in warnings {
@@ -131,6 +139,7 @@ struct Main {
     untold: bool,
     /// The supply of this computer.
     supply: Supply,
+    sys: PathBuf,
     /// SIGHUP says that the terminal has gone.
     has_terminal: bool,
     /// The end was asked for, and whether by a person or a supervisor.
@@ -168,6 +177,7 @@ impl Main {
             memory,
             watched: Watched::new(&args.config, &config),
             supply: Supply::new(args.sys.clone()),
+            sys: args.sys.clone(),
             has_terminal: reload::has_terminal(),
             untold: false,
             config,

@@ -41,8 +41,19 @@ pub(super) struct ConfigFacts {
     pub(super) digest: String,
     pub(super) descriptions: Vec<Description>,
     pub(super) warnings: Vec<String>,
+    /// Whether it is sealed, or why its seal is broken.
+    pub(super) seal: Seal,
     /// Whether real-time priority and locked memory are wanted, and how much; none at a desk.
     pub(super) real_time: Option<RealTime>,
+}
+
+/// The seal of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) enum Seal {
+    #[default]
+    None,
+    Holds,
+    Broken(String),
 }
 
 /// One bus.

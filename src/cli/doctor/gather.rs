@@ -23,7 +23,9 @@ use serde_json::Value;
 
 use super::facts::{
     Answer, BusFacts, ClockFacts, ConfigFacts, Facts, PeerFacts, PortFacts, Rights, Running, RuntimeFacts,
+    Seal,
 };
+use crate::cli::seal;
 use crate::cli::station::clean;
 use crate::config::{self, Loaded};
 use crate::io::canbus::{Accept, BusAddress, OpenError, Port, PortOptions, controller, queue};
@@ -51,7 +53,17 @@ struct Subject {
 }
 
 impl Subject {
-    fn of(loaded: Loaded) -> Self {
+    fn of(loaded: Loaded, path: &Path, sys: &Path) -> Self {
+        let mut subject = Self::without_seal(loaded);
+        subject.facts.seal = match seal::check(path, &subject.facts.digest, sys) {
+            Ok(true) => Seal::Holds,
+            Ok(false) => Seal::None,
+            Err(broken) => Seal::Broken(broken.to_string()),
+        };
+        subject
+    }
+
+    fn without_seal(loaded: Loaded) -> Self {
         match loaded {
             Loaded::Vehicle(config) => {
                 let rcsp = config.rcsp.as_ref().map(|rcsp| rcsp.listen);
@@ -68,6 +80,7 @@ impl Subject {
                         digest: config.digest,
                         descriptions: config.descriptions,
                         warnings: config.warnings,
+                        seal: Seal::None,
                         real_time: Some(config.real_time),
                     },
                     buses: config.plan.buses,
@@ -83,6 +96,7 @@ impl Subject {
                     digest: config.digest,
                     descriptions: config.descriptions,
                     warnings: config.warnings,
+                    seal: Seal::None,
                     real_time: None,
                 },
                 buses: config.plan.buses,
@@ -96,7 +110,7 @@ impl Subject {
 
 /// Asks everything.
 pub(super) fn gather(path: &Path, sys: &Path) -> Facts {
-    let loaded = config::load_either(path).map(Subject::of);
+    let loaded = config::load_either(path).map(|loaded| Subject::of(loaded, path, sys));
     let (config, subject) = match loaded {
         Ok(subject) => (Ok(subject.facts.clone()), Some(subject)),
         Err(problems) => (Err(problems.iter().map(ToString::to_string).collect()), None),

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::Main;
 use crate::cli::check::effective;
+use crate::cli::seal;
 use crate::config::{self, Config, LogLevel};
 use crate::io::journal::Level;
 use crate::io::{clock, notify};
@@ -198,6 +199,10 @@ impl Main {
                 return;
             }
         };
+        if let Err(broken) = seal::check(&path, &new.digest, &self.sys) {
+            self.log.warning(format_args!("SIGHUP: {broken}: nothing changes; configuration {digest} stays"));
+            return;
+        }
         match compare(&self.config, &new) {
             Verdict::Same => {
                 self.log.notice(format_args!("SIGHUP: configuration {digest} is the one at work: nothing changes"));

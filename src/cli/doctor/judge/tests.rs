@@ -1,9 +1,13 @@
 //! Every verdict, without the machine that would cause it.
 
+use super::bus::crystal;
 use super::*;
-use crate::cli::doctor::facts::{ClockFacts, Rights};
-use crate::io::canbus::{OpenCause, OpenError};
+use crate::can::errorframe::ControllerState;
+use crate::cli::doctor::facts::{BusFacts, ClockFacts, Rights};
+use crate::io::canbus::controller::Controller;
+use crate::io::canbus::{Facts as Interface, OpenCause, OpenError};
 use crate::io::power::Power;
+use crate::signals::plan::Echo;
 
 const MCP2515: &str = "mcp251x";
 
@@ -164,6 +168,19 @@ fn a_file_with_problems_is_told_and_the_rest_is_looked_at_all_the_same() {
     let findings = judge(&facts);
     assert_eq!(findings.iter().filter(|finding| finding.level == Level::Problem).count(), 2);
     assert!(findings.iter().any(|finding| finding.area == "Supply" && finding.level == Level::Ok));
+}
+
+#[test]
+fn row_103_and_105_a_broken_seal_is_a_problem_and_none_is_said() {
+    let sealed = |seal| {
+        let mut facts = healthy();
+        facts.config.as_mut().unwrap().seal = seal;
+        facts
+    };
+    only(&sealed(Seal::Broken("cut off; look at it".to_owned())), Level::Problem, "cut off", "look at it");
+    let says = |facts: &Facts, text: &str| judge(facts).iter().any(|finding| finding.text.contains(text));
+    assert!(says(&sealed(Seal::Holds), "sealed for this computer"));
+    assert!(says(&sealed(Seal::None), "not sealed"));
 }
 
 #[test]
