@@ -4,7 +4,7 @@
 //! The real program between the simulators, started by the system's own tools (setpriv, prlimit, unshare, setsid of
 //! util-linux), so that what is refused is refused by the kernel.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -206,6 +206,71 @@ fn row_86_the_end_of_the_terminal_ends_the_gateway_in_order() {
     service.quiet();
     service.road.expect_safe_after_to_the_end(from, 3);
     drop(pty);
+}
+
+/// A group of processes with so little memory, where this machine lets the test make one (either version of cgroups).
+struct Cage(std::path::PathBuf);
+
+impl Cage {
+    fn new(bytes: u32) -> Option<Self> {
+        let root = Path::new("/sys/fs/cgroup");
+        let name = format!("ocpcan-row71-{}", std::process::id());
+        let places = [(root.join("memory"), "memory.limit_in_bytes"), (root.to_path_buf(), "memory.max")];
+        places.into_iter().find_map(|(parent, limit)| {
+            let folder = parent.join(&name);
+            std::fs::create_dir(&folder).ok()?;
+            let cage = Self(folder);
+            std::fs::OpenOptions::new()
+                .write(true)
+                .open(cage.0.join(limit))
+                .ok()?
+                .write_all(bytes.to_string().as_bytes())
+                .ok()?;
+            Some(cage)
+        })
+    }
+
+    /// A command line that goes into it first.
+    fn script(&self, oom_score: i32, then: &str) -> String {
+        format!(
+            "echo $$ >{}/cgroup.procs && echo {oom_score} >/proc/self/oom_score_adj && {then}",
+            self.0.display()
+        )
+    }
+}
+
+impl Drop for Cage {
+    fn drop(&mut self) {
+        // Only once nobody is in it any more.
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn row_71_without_memory_the_others_are_killed_and_the_drive_goes_on() {
+    let Some(cage) = Cage::new(96 << 20) else {
+        return eprintln!(
+            "row 71 needs a memory cgroup of its own (root, and cgroups that can be written): not tried here"
+        );
+    };
+    // As the unit has it: OOMScoreAdjust=-900.
+    let script = cage.script(-900, r#"exec "$0" "$@""#);
+    let mut service = Service::start_by(&["sh", "-c", &script], |text| text);
+    service.drive();
+    // It reads zeros without end and keeps them all.
+    let glutton = cage.script(1_000, "exec tail /dev/zero");
+    let ended = Command::new("sh").args(["-c", &glutton]).status().unwrap();
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&ended),
+        Some(9),
+        "the kernel ended it: {ended}"
+    );
+    assert!(service.child.try_wait().unwrap().is_none(), "{}", service.log());
+    let from = service.drive();
+    service.road.wait_count(from + 25);
+    service.road.expect_running_counter();
+    service.signal(Signal::SIGTERM);
+    assert_eq!(service.child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
