@@ -107,6 +107,23 @@ fn row_70_where_the_file_requires_them_it_does_not_start() {
     assert_eq!(service.road.count(), 0, "nothing is sent");
 }
 
+/// Does something while it drives, and expects that it was true and that it drives on. A busy host may end a drive by itself:
+/// then once more, after `heal`.
+fn while_driving(service: &Service, what: &str, mut act: impl FnMut() -> bool, mut heal: impl FnMut()) {
+    for _ in 0..5 {
+        service.drive();
+        if act() && service.state() == "ARMED" {
+            return;
+        }
+        eprintln!(
+            "not while it drove, once more: {what}; {}",
+            service.log().lines().last().unwrap_or_default()
+        );
+        heal();
+    }
+    panic!("five times: {what}; {}", service.log());
+}
+
 /// Ends the drive: the connection breaks and comes back.
 fn stand_down(service: &Service) {
     let connections = service.ocp.snapshot().connections;
@@ -139,11 +156,13 @@ fn a_hangup_as_a_service_reloads_the_whole_file_or_nothing_and_never_while_it_dr
     };
     // While it drives nothing is even read: the file is no configuration at this moment.
     let good = std::fs::read_to_string(&service.config).unwrap();
-    let from = service.drive();
     std::fs::write(&service.config, "no = configuration").unwrap();
-    hang_up("SIGHUP: not in ARMED");
-    assert_eq!(service.state(), "ARMED");
-    service.road.wait_count(from + 10);
+    let refused = || {
+        let before = service.log().len();
+        hang_up("SIGHUP: ");
+        service.log()[before..].contains("SIGHUP: not in ARMED")
+    };
+    while_driving(&service, "a hangup", refused, || ());
     stand_down(&service);
 
     hang_up("nothing changes; configuration");
@@ -334,24 +353,26 @@ fn row_77_without_descriptors_the_tunnel_refuses_and_the_drive_goes_on() {
     let (port, tunnel) = (free_port(), free_port());
     let lines = format!("\n[tcpcan.vehicle]\nlisten = \"127.0.0.1:{tunnel}\"\n");
     let mut service = Service::start_by(&[], |text| asked_at(port)(text) + &lines);
-    let from = service.drive();
+    service.drive();
     wait_answer(port);
     let pid = service.child.id();
-    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let open = || std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let limit = |count: usize| {
         let done =
             Command::new("prlimit").args([format!("--pid={pid}"), format!("--nofile={count}:4096")]).status();
         assert!(done.unwrap().success());
     };
-    limit(open);
-    // The kernel takes the connection; the gateway cannot, and must go on.
-    let waiting: Vec<TcpStream> =
-        [tunnel, port, tunnel].iter().map(|port| TcpStream::connect(("127.0.0.1", *port)).unwrap()).collect();
-    let seen = service.road.count();
-    service.road.wait_count(seen + 100);
-    assert_eq!(service.state(), "ARMED");
-    let driven = service.road.sent().iter().skip(from).filter(|drive| !drive.is_safe()).count();
-    assert!(driven > 50, "{driven} driving frames");
+    let mut waiting: Vec<TcpStream> = Vec::new();
+    let starved = || {
+        limit(open());
+        // The kernel takes the connections; the gateway cannot, and must go on.
+        let connect = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).unwrap();
+        waiting = [tunnel, port, tunnel].iter().map(connect).collect();
+        let from = service.road.count();
+        service.road.wait_count(from + 100);
+        service.road.sent().iter().skip(from).all(|drive| drive.enabled)
+    };
+    while_driving(&service, "no descriptors", starved, || limit(1_024));
     service.road.expect_running_counter();
     // With descriptors again, those who waited are served.
     limit(1_024);
@@ -373,13 +394,21 @@ fn row_78_a_weak_supply_is_told_by_the_doctor_and_keeps_the_gateway_from_arming(
     bits("0\n");
     let script = format!(r#"exec "$0" "$@" --sys '{}'"#, folder.display());
     let service = Service::start_by(&["sh", "-c", &script], |text| text);
-    service.drive();
     // A dip while it drives is told and no reason to stop: braking does not mend a supply.
-    bits("50005\n");
-    wait_for(|| service.log().contains("warning: undervoltage"), "the warning");
-    let seen = service.road.count();
-    service.road.wait_count(seen + 25);
-    assert_eq!(service.state(), "ARMED");
+    let dip = || {
+        let before = service.log().len();
+        bits("50005\n");
+        wait_for(|| service.log()[before..].contains("warning: undervoltage"), "the warning");
+        let from = service.road.count();
+        service.road.wait_count(from + 25);
+        service.road.sent().iter().skip(from).all(|drive| drive.enabled)
+    };
+    let mend = || {
+        let before = service.log().len();
+        bits("50000\n");
+        wait_for(|| service.log()[before..].contains("the supply is right again"), "the end of the dip");
+    };
+    while_driving(&service, "a dip of the supply", dip, mend);
     let (code, report) = doctor(&service.config, &["--sys", folder.to_str().unwrap()]);
     assert_eq!(code, Some(69));
     assert!(says(&report, "problem", "undervoltage"), "{report:#}");
@@ -393,9 +422,8 @@ fn row_78_a_weak_supply_is_told_by_the_doctor_and_keeps_the_gateway_from_arming(
     service.road.wait_count(from + 150);
     assert_eq!(service.state(), "SAFE");
     assert!(service.log().contains("too little voltage"), "{}", service.log());
-    bits("50000\n");
+    mend();
     service.drive();
-    assert!(service.log().contains("the supply is right again"), "{}", service.log());
 }
 
 #[test]
@@ -404,14 +432,19 @@ fn the_doctor_of_a_bench_says_what_is_there_and_changes_nothing() {
     let service = Service::start_by(&[], asked_at(port));
     service.drive();
     wait_answer(port);
-    let connections = service.ocp.snapshot().connections;
-    let (_, report) = doctor(&service.config, &["--sys", "/nonexistent"]);
+    let mut report = Value::Null;
+    let mut connections = 0;
+    let look = || {
+        connections = service.ocp.snapshot().connections;
+        report = doctor(&service.config, &["--sys", "/nonexistent"]).1;
+        says(&report, "ok", "ARMED")
+    };
+    while_driving(&service, "the doctor", look, || ());
     assert!(says(&report, "warning", "the built-in bus"), "{report:#}");
-    assert!(says(&report, "ok", "ARMED") && says(&report, "ok", "the gateway is connected"), "{report:#}");
+    assert!(says(&report, "ok", "the gateway is connected"), "{report:#}");
     assert!(says(&report, "ok", "in use while the gateway runs"), "{report:#}");
     assert!(says(&report, "ok", "example.dbc"), "{report:#}");
     assert_eq!(report["digest"], wait_answer(port)["ConfigDigest"]);
-    assert_eq!(service.state(), "ARMED");
     assert_eq!(service.ocp.snapshot().connections, connections, "nobody else called the Streamer");
     // The lines say the same as the object, without colours where nobody looks.
     let lines = Command::new(env!("CARGO_BIN_EXE_ocpcan"))
