@@ -23,6 +23,10 @@ pub const BUSES: usize = 4;
 /// in fixed arrays; the foreign-writer filter holds one kernel filter each.
 pub const OUT_MESSAGES: usize = 64;
 
+/// Frames in the transmit queue of an interface: a longer one stores old commands for too long (the default of a CAN interface
+/// is 10).
+pub const TRANSMIT_QUEUE: u32 = 64;
+
 /// Feedback messages that are decoded.
 pub const FEEDBACK_MESSAGES: usize = 64;
 

@@ -61,8 +61,12 @@ fn help_is_one_screen_and_goes_to_stdout() {
     assert_eq!(output.status.code(), Some(0));
     assert!(err(&output).is_empty());
     assert!(out(&output).lines().count() <= 24, "{}", out(&output));
-    for command in ["run", "check", "monitor", "sim", "safe-stop", "topology", "completions", "man"] {
-        assert!(out(&output).contains(&format!("  {command} ")), "{command} is not in the help");
+    let also = out(&output).lines().find_map(|line| line.strip_prefix("Also: ")).map(str::to_owned).unwrap();
+    for command in ["run", "check", "doctor", "monitor", "sim", "safe-stop", "topology", "completions", "man"]
+    {
+        let is_named = out(&output).contains(&format!("  {command} "))
+            || also.trim_end_matches('.').split(", ").any(|name| name == command);
+        assert!(is_named, "{command} is not in the help");
         let help = ocpcan(&[command, "--help"]);
         assert_eq!(help.status.code(), Some(0));
         assert!(out(&help).starts_with(char::is_uppercase), "{}", out(&help));
@@ -279,4 +283,64 @@ fn a_demo_that_cannot_record_says_so() {
         .unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains("the recording is not complete"), "{told}");
+}
+
+#[test]
+fn row_103_and_105_a_sealed_file_that_was_cut_off_or_came_from_another_computer_is_not_driven_with() {
+    let path = changed("seal", &[("interface = \"can0\"", "interface = \"sim:seal\"")]);
+    let config = path.to_str().unwrap();
+    let board = |number: &str| {
+        let sys = path.parent().unwrap().join(number);
+        let file = sys.join("firmware/devicetree/base/serial-number");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, number).unwrap();
+        sys.to_str().unwrap().to_owned()
+    };
+    let (here, there) = (board("100000003d1f"), board("10000000aaaa"));
+    let sealed = ocpcan(&["check", "--quiet", "--seal", "--config", config, "--sys", &here]);
+    assert_eq!(sealed.status.code(), Some(0), "{}", err(&sealed));
+    let refused = |sys: &str, why: &str| {
+        let output = ocpcan(&["run", "--config", config, "--sys", sys]);
+        assert_eq!(output.status.code(), Some(78), "{}", err(&output));
+        assert!(err(&output).contains(why) && err(&output).contains("nothing is sent"), "{}", err(&output));
+    };
+    refused(&there, "sealed for computer 100000003d1f");
+    // Cut off behind a table: what is left is a configuration, of a vehicle without times and management of its own.
+    let whole = fs::read_to_string(&path).unwrap();
+    let cut = whole.split("[rcsp]").next().unwrap();
+    assert!(cut.len() < whole.len());
+    fs::write(&path, cut).unwrap();
+    assert_eq!(
+        ocpcan(&["check", "--quiet", "--config", config]).status.code(),
+        Some(0),
+        "the seal is what finds it"
+    );
+    refused(&here, "it was cut off");
+    let doctor = ocpcan(&["doctor", "--json", "--config", config, "--sys", &here]);
+    assert_eq!(doctor.status.code(), Some(69));
+    assert!(out(&doctor).contains("it was cut off"), "{}", out(&doctor));
+    // Cut anywhere else it is refused with or without one, or by the seal.
+    for size in (0..whole.len()).step_by(whole.len() / 12) {
+        fs::write(&path, &whole.as_bytes()[..size]).unwrap();
+        assert_eq!(
+            ocpcan(&["run", "--config", config, "--sys", &here]).status.code(),
+            Some(78),
+            "{size} bytes"
+        );
+    }
+}
+
+#[test]
+fn the_doctor_reports_a_supply_that_is_too_weak_and_ends_with_69() {
+    let path = changed("doctor", &[("interface = \"can0\"", "interface = \"nosuchcan0\"")]);
+    let sys = path.parent().unwrap().join("sys");
+    let firmware = sys.join("devices/platform/soc/soc:firmware");
+    fs::create_dir_all(&firmware).unwrap();
+    fs::write(firmware.join("get_throttled"), "50005\n").unwrap();
+    let arguments = ["doctor", "--config", path.to_str().unwrap(), "--sys", sys.to_str().unwrap()];
+    let output = ocpcan(&arguments);
+    assert_eq!(output.status.code(), Some(69), "{}", out(&output));
+    assert!(out(&output).contains("\nSupply     problem undervoltage"), "{}", out(&output));
+    assert!(out(&output).contains("\nBus        problem vehicle: nosuchcan0: "), "{}", out(&output));
+    assert!(out(&output).contains("-> ") && err(&output).is_empty(), "{}", out(&output));
 }

@@ -238,6 +238,42 @@ fn row_83_a_reader_that_hangs_trips() {
     }
 }
 
+/// Whether this user may ask for real-time priority: only then the kernel counts the time of a thread that never sleeps.
+fn may_be_real_time() -> bool {
+    std::thread::spawn(|| ocpcan::io::sys::set_fifo_priority(1).is_ok()).join().unwrap()
+}
+
+#[test]
+fn row_76_a_reader_that_runs_away_trips_and_is_ended_in_order() {
+    if !may_be_real_time() {
+        return eprintln!(
+            "row 76 needs the right to real-time priority (ulimit -r 49, or root): not tried here"
+        );
+    }
+    let mut bench = Bench::driving();
+    bench.trigger("spin ocp");
+    // The kernel's signal after a second of its processor time; the watchdog has made the bus safe long before.
+    let (code, signal) = bench.ended();
+    assert_eq!((code, signal), (Some(0), None));
+    bench.assert_ended_safe(16);
+}
+
+#[test]
+fn row_76_a_watchdog_that_runs_away_is_killed_by_the_kernel_and_safe_stop_follows() {
+    if !may_be_real_time() {
+        return eprintln!(
+            "row 76 needs the right to real-time priority (ulimit -r 49, or root): not tried here"
+        );
+    }
+    let mut bench = Bench::driving();
+    bench.trigger("spin watchdog");
+    let (code, signal) = bench.ended();
+    assert_eq!((code, signal), (None, Some(9)), "nothing else could end it");
+    let text = bench.safe_stop();
+    assert!(text.contains("confirmed"), "{text}");
+    bench.assert_ended_safe(16);
+}
+
 #[test]
 fn row_33_and_84_a_watchdog_that_hangs_stops_the_acks_and_nobody_else_writes() {
     let mut bench = Bench::driving();

@@ -19,6 +19,8 @@ mod process;
 mod relay;
 #[path = "rows/rig.rs"]
 mod rig;
+#[path = "rows/service.rs"]
+mod service;
 #[path = "rows/shared.rs"]
 mod shared;
 #[path = "rows/tunnel.rs"]

@@ -6,9 +6,10 @@ mod effective;
 mod frames;
 mod station;
 
-use super::{DEFAULT_CONFIG, VERSION, complain, exit, print};
+use super::{DEFAULT_CONFIG, VERSION, complain, exit, print, seal};
 use crate::can::{Frame, Id};
 use crate::config::{self, CarPlan, Config, Loaded, Problem, Short, budget, written};
+use crate::io::power;
 use crate::limits::{TUNNEL_PEERS, TUNNEL_QUEUE};
 use crate::safety::settings::BOUNDS;
 use crate::signals::car::{CarFeed, WantedCar};
@@ -36,6 +37,12 @@ pub struct Args {
     /// Print the effective configuration as JSON, as a running gateway tells it to `ocpcan rcsp call GwGetConfig`
     #[arg(long, conflicts_with = "quiet")]
     json: bool,
+    /// If it is valid, seal it: from then on `ocpcan run` takes this very file on this computer, and no other
+    #[arg(long)]
+    seal: bool,
+    /// Where the kernel tells of the machine, for tests
+    #[arg(long, value_name = "FOLDER", default_value = power::SYS, hide = true)]
+    sys: PathBuf,
 }
 
 /// Checks and prints.
@@ -45,10 +52,16 @@ pub fn run(args: &Args) -> u8 {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    let warnings = match &loaded {
-        Loaded::Vehicle(config) => &config.warnings,
-        Loaded::Operator(config) => &config.warnings,
+    let (warnings, digest) = match &loaded {
+        Loaded::Vehicle(config) => (&config.warnings, &config.digest),
+        Loaded::Operator(config) => (&config.warnings, &config.digest),
     };
+    if args.seal
+        && let Err(error) = seal::write(&args.config, digest, &args.sys)
+    {
+        complain(&format!("{}: {error}", seal::path(&args.config).display()));
+        return exit::IO;
+    }
     if args.quiet {
         for warning in warnings {
             complain(&format!("warning: {warning}"));

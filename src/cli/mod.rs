@@ -6,6 +6,7 @@ mod assetto;
 mod check;
 mod completions;
 mod demo;
+mod doctor;
 mod happening;
 mod man;
 pub mod monitor;
@@ -13,6 +14,7 @@ mod player;
 mod rcsp;
 mod run;
 mod safe_stop;
+mod seal;
 pub mod sim_assetto;
 pub mod sim_ocp;
 mod sim_panel;
@@ -61,7 +63,8 @@ pub const DEFAULT_CONFIG: &str = "/etc/ocpcan/ocpcan.toml";
 // The usual form without the line between usage and commands: the whole fits a terminal of 24 lines.
 #[command(
     help_template = "{about}\n\n{usage-heading} {usage}\nCommands:\n{subcommands}\n\nOptions:\n{options}{after-help}",
-    after_help = "Exit codes: 0 done, 64 usage, 69 unavailable, 70 defect, 74 input/output, 76 protocol, 78 configuration."
+    after_help = "Also: topology, completions, man.\n\
+                  Exit codes: 0 done, 64 usage, 69 unavailable, 70 defect, 74 input/output, 76 protocol, 78 configuration."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -74,6 +77,7 @@ enum Command {
     Assetto(assetto::Args),
     Check(check::Args),
     Demo(demo::Args),
+    Doctor(doctor::Args),
     Monitor(monitor::Args),
     Player(player::Args),
     Rcsp(rcsp::Args),
@@ -83,8 +87,12 @@ enum Command {
     #[command(subcommand)]
     Sim(Sim),
     SafeStop(safe_stop::Args),
+    // Named in the last lines of the help instead.
+    #[command(hide = true)]
     Topology(topology::Args),
+    #[command(hide = true)]
     Completions(completions::Args),
+    #[command(hide = true)]
     Man(man::Args),
 }
 
@@ -112,6 +120,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
             Command::Run(args) => run::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Demo(args) => demo::run(&args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Monitor(args) => monitor::run(args),
             Command::Player(args) => player::run(&args),
             Command::Rcsp(args) => rcsp::run(&args),

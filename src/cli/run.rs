@@ -6,7 +6,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is the main thread: it waits for the others to end")]
 
+mod real_time;
+mod reload;
 mod screen;
+mod supply;
 
 use std::path::PathBuf;
 
@@ -15,16 +18,18 @@ use signal_hook::consts::{
 };
 use signal_hook::iterator::Signals;
 
+use reload::Watched;
 use screen::Screen;
+use supply::Supply;
 
 use super::check::effective;
 use super::safe_stop::last_counters;
 use super::tcpcan::Told;
-use super::{DEFAULT_CONFIG, VERSION, complain, exit, happening};
-use crate::config::{Config, Loaded, RealTime, budget};
+use super::{DEFAULT_CONFIG, VERSION, complain, exit, happening, seal};
+use crate::config::{Config, Loaded, budget};
 use crate::io::journal::Journal;
 use crate::io::runtime::{BusLock, LastCounters, RuntimeDirectory};
-use crate::io::{clock, notify, sys};
+use crate::io::{clock, notify, power};
 use crate::nodes::report::{next_step, transition};
 use crate::safety::faults::Fault;
 use crate::safety::input::{StateName, Status};
@@ -44,6 +49,9 @@ pub struct Args {
     /// At the operator's desk: the vehicle that gets gamepad and panel, in place of the configuration's.
     #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     vehicle: Option<String>,
+    /// Where the kernel tells of the machine, for tests.
+    #[arg(long, value_name = "FOLDER", default_value = power::SYS, hide = true)]
+    sys: PathBuf,
 }
 
 /// How often signals are looked at: a tenth of the 200 ms that SIGTERM may take.
@@ -62,10 +70,18 @@ pub(super) fn run(args: &Args) -> u8 {
         Err(code) => return code,
     };
     let log = Journal::stderr();
+    let digest = match &loaded {
+        Loaded::Vehicle(config) => &config.digest,
+        Loaded::Operator(config) => &config.digest,
+    };
+    if let Err(broken) = seal::check(&args.config, digest, &args.sys) {
+        log.error(format_args!("{}: {broken}; nothing is sent", args.config.display()));
+        return exit::CONFIG;
+    }
     let start = |digest: &str, warnings: &[String]| {
-        log.line(format_args!("ocpcan {VERSION}, configuration {digest} ({})", args.config.display()));
+        log.notice(format_args!("ocpcan {VERSION}, configuration {digest} ({})", args.config.display()));
         for warning in warnings {
-            log.line(format_args!("warning: {warning}"));
+            log.warning(format_args!("{warning}"));
         }
     };
     let config = match loaded {
@@ -88,7 +104,8 @@ pub(super) fn run(args: &Args) -> u8 {
             "an operator who is lost ends in safe frames within {bound} ms after the last count"
         ));
     }
-    let mut main = match Main::prepare(config, log) {
+    log.set_level(reload::level(config.log_level));
+    let mut main = match Main::prepare(config, log, args) {
         Ok(main) => main,
         Err(code) => return code,
     };
@@ -96,7 +113,8 @@ pub(super) fn run(args: &Args) -> u8 {
 }
 
 /// Signals that end the gateway in order, with its stop profile and safe frames: asked for by a person or a supervisor
-/// (SIGTERM, SIGINT, SIGQUIT), the terminal or the SSH session has gone (SIGHUP), the limit of processor time is near (SIGXCPU).
+/// (SIGTERM, SIGINT, SIGQUIT), the terminal or the SSH session has gone (SIGHUP; where there was none it asks for a reload), the
+/// limit of processor time is near (SIGXCPU).
 const ENDING: [i32; 5] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGXCPU];
 
 /// Signals that would end the process without a safe frame, sent by mistake: told and ignored.
@@ -114,6 +132,16 @@ struct Main {
     /// What was told about arming in this state, and when: two conditions that alternate must not fill the log.
     told: Vec<(&'static str, Instant)>,
     said_ready: bool,
+    /// What came of the wish for locked memory.
+    memory: Result<(), i32>,
+    /// The configuration's files, and whether the management plane has still to hear of a new one.
+    watched: Watched,
+    untold: bool,
+    /// The supply of this computer.
+    supply: Supply,
+    sys: PathBuf,
+    /// SIGHUP says that the terminal has gone.
+    has_terminal: bool,
     /// The end was asked for, and whether by a person or a supervisor.
     stopping: bool,
     asked: bool,
@@ -123,7 +151,7 @@ struct Main {
 
 impl Main {
     /// Takes what the gateway needs before its first frame.
-    fn prepare(config: Config, log: Journal) -> Result<Self, u8> {
+    fn prepare(config: Config, log: Journal, args: &Args) -> Result<Self, u8> {
         let mut locks = Vec::new();
         for bus in &config.plan.buses {
             let lock = bus.interface.parse().map_err(|error| format!("{}: {error}", bus.interface));
@@ -138,21 +166,20 @@ impl Main {
         let runtime = match RuntimeDirectory::open() {
             Ok(directory) => Some(directory.of(config.plan.interfaces())),
             Err(error) => {
-                log.line(format_args!(
-                    "warning: no runtime directory ({error}): counters and lockout do not survive"
+                log.warning(format_args!(
+                    "no runtime directory ({error}): counters and lockout do not survive"
                 ));
                 None
             }
         };
-        if let Err(errno) = sys::lock_memory() {
-            let text = format!("memory is not locked: {} (LimitMEMLOCK=infinity)", errno.desc());
-            if config.real_time == RealTime::Required {
-                complain(&text);
-                return Err(exit::UNAVAILABLE);
-            }
-            log.line(format_args!("warning: {text}"));
-        }
+        let memory = real_time::prepare(&config, &log)?;
         Ok(Self {
+            memory,
+            watched: Watched::new(&args.config, &config),
+            supply: Supply::new(args.sys.clone()),
+            sys: args.sys.clone(),
+            has_terminal: reload::has_terminal(),
+            untold: false,
             config,
             log,
             runtime,
@@ -182,7 +209,7 @@ impl Main {
         let locked_out = lockout.as_ref().map(|name| Fault::from_name(name).unwrap_or(Fault::TooManyArms));
         if let Some(name) = &lockout {
             let why = Fault::from_name(name).map_or("its marker says no cause that can be read", Fault::text);
-            self.log.line(format_args!(
+            self.log.warning(format_args!(
                 "LOCKOUT of the last run still holds: {why}; to acknowledge it, stop and start the gateway, or call \
                  GwAcknowledgeLockout here (ocpcan rcsp)"
             ));
@@ -212,6 +239,7 @@ impl Main {
                 };
             }
         };
+        gateway.shared.gauges.real_time.note_memory(self.memory);
         if listen_only {
             self.log.line(format_args!("listening only: nothing is sent"));
         }
@@ -230,6 +258,9 @@ impl Main {
             }
             self.take_news(&gateway);
             self.take_car_news(&gateway);
+            self.look_at_files(&gateway);
+            self.look_at_supply(&gateway);
+            self.tell_configuration(&gateway);
         }
         while let Some(one) = gateway.events.take() {
             code = self.take(&one, code);
@@ -246,7 +277,7 @@ impl Main {
         let kept = LastCounters::create(runtime)
             .map_err(|error| {
                 let place = runtime.path().display();
-                self.log.line(format_args!("warning: {place}: {error}: alive counters do not survive"));
+                self.log.warning(format_args!("{place}: {error}: alive counters do not survive"));
             })
             .ok()?;
         // What the last process left is kept until this one has sent: it may be killed before its first frame.
@@ -265,6 +296,10 @@ impl Main {
             self.tell_counters(gateway);
             return;
         }
+        if signal == SIGHUP && !self.has_terminal && !self.stopping {
+            self.reload(gateway);
+            return;
+        }
         let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
         if IGNORED.contains(&signal) {
             self.log.line(format_args!("{name}: ignored"));
@@ -279,7 +314,7 @@ impl Main {
         if !is_new {
             return;
         }
-        self.log.line(format_args!("{name}: stopping"));
+        self.log.notice(format_args!("{name}: stopping"));
         notify::stopping();
         gateway.shared.request_stop();
     }
@@ -299,7 +334,7 @@ impl Main {
                 self.log.line(format_args!("bus {}: {what}", self.bus(*bus)));
                 // It may be another interface than before, or the first one of this name.
                 if let Some(Err(error)) = self.locks.get_mut(*bus).map(BusLock::renew) {
-                    self.log.line(format_args!("warning: {error}"));
+                    self.log.warning(format_args!("{error}"));
                 }
             }
             Event::BusUnavailable { bus, cause } => {
@@ -316,12 +351,12 @@ impl Main {
             Event::RealTimeRefused { thread, errno } => {
                 let name = thread.spec().name;
                 let text = nix::errno::Errno::from_raw(*errno).desc();
-                self.log.line(format_args!(
-                    "warning: thread {name} runs without real-time priority: {text} (LimitRTPRIO=49)"
+                self.log.warning(format_args!(
+                    "thread {name} runs without real-time priority: {text} (LimitRTPRIO=49)"
                 ));
             }
             Event::Requested(command, by, outcome) => {
-                self.log.line(format_args!("RCSP: {command} by {by}: {outcome}"));
+                self.log.notice(format_args!("RCSP: {command} by {by}: {outcome}"));
             }
             Event::RcspClosed(peer, ended) => self.log.line(format_args!("RCSP: {peer}: closed: {ended}")),
             Event::RcspListening(address) => {
@@ -330,12 +365,13 @@ impl Main {
             Event::RcspNotListening(errno) => {
                 let why = nix::errno::Errno::from_raw(*errno).desc();
                 let at = self.config.rcsp.as_ref().map(|rcsp| rcsp.listen.to_string()).unwrap_or_default();
-                self.log.line(format_args!(
-                    "warning: RCSP: {at}: {why}; nobody can ask this gateway how it is; trying again (rcsp.listen)"
+                self.log.warning(format_args!(
+                    "RCSP: {at}: {why}; nobody can ask this gateway how it is; trying again (rcsp.listen)"
                 ));
             }
             Event::Panicked(thread) => {
-                self.log.line(format_args!("thread {} panicked: safe frames, then exit", thread.spec().name));
+                self.log
+                    .error(format_args!("thread {} panicked: safe frames, then exit", thread.spec().name));
                 return exit::SOFTWARE;
             }
             Event::WatchdogEnded => {}
@@ -382,7 +418,7 @@ impl Main {
         }
         let next = next_step(status);
         if self.last_state != Some(status.state) {
-            self.log.line(format_args!("{}", transition(self.last_state, status)));
+            self.log.notice(format_args!("{}", transition(self.last_state, status)));
             if status.state == StateName::Lockout {
                 self.keep_lockout(status);
             } else if self.last_state == Some(StateName::Lockout) {
@@ -394,7 +430,7 @@ impl Main {
         if let Some(reaction) = status.reaction
             && self.screen.note_reaction(reaction.trip.at)
         {
-            self.log.line(format_args!(
+            self.log.notice(format_args!(
                 "{} answered: safe frames on the bus {:.1} ms after its evidence",
                 reaction.trip.fault.name(),
                 millis_f64(reaction.time)
@@ -421,24 +457,24 @@ impl Main {
             && let Some(runtime) = &self.runtime
             && let Err(error) = runtime.set_lockout(fault.name())
         {
-            self.log.line(format_args!("warning: the lockout is not kept: {error}"));
+            self.log.warning(format_args!("the lockout is not kept: {error}"));
         }
     }
 
     /// A person at the box has acknowledged it.
     fn forget_lockout(&self) {
         if let Some(Err(error)) = self.runtime.as_ref().map(RuntimeDirectory::clear_lockout) {
-            self.log.line(format_args!("warning: the lockout's marker is not cleared: {error}"));
+            self.log.warning(format_args!("the lockout's marker is not cleared: {error}"));
         }
     }
 
     /// Writes down everything that was counted and is not zero.
     fn tell_counters(&self, gateway: &Gateway) {
         for (counter, value) in gateway.shared.counters().filter(|(_, value)| *value > 0) {
-            self.log.line(format_args!("counted: {value} {}", counter.text()));
+            self.log.notice(format_args!("counted: {value} {}", counter.text()));
         }
         for (count, value) in gateway.shared.tunnel.iter().filter(|(_, value)| *value > 0) {
-            self.log.line(format_args!("counted: {value} tcpcan {}", count.text()));
+            self.log.notice(format_args!("counted: {value} tcpcan {}", count.text()));
         }
     }
 
@@ -459,7 +495,7 @@ impl Main {
             // Stopped by a person: that is the acknowledgement (a crash leaves the marker). A look without driving is none.
             let _ = runtime.clear_lockout();
         }
-        self.log.line(format_args!("ended, exit {code}"));
+        self.log.notice(format_args!("ended, exit {code}"));
         code
     }
 }

@@ -103,7 +103,7 @@ pub(super) fn run(config: StationConfig, vehicle: Option<String>, listen_only: b
             if let StationNews::Bus { bus, .. } = one
                 && let Some(Err(error)) = locks.get_mut(bus).map(BusLock::renew)
             {
-                log.line(format_args!("warning: {error}"));
+                log.warning(format_args!("{error}"));
             }
             news = station.news.take();
         }

@@ -5,7 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a command waits for its server")]
 
-mod screen;
+pub(super) mod screen;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::fmt::Write as _;
@@ -90,7 +90,7 @@ fn state_code(status: &Value) -> u8 {
 }
 
 /// Colours on a terminal, unless the person asked for none (no-color.org: set to anything).
-fn colours() -> Colours {
+pub(super) fn colours() -> Colours {
     let is_refused = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
     if super::has_screen() && !is_refused { Colours::Yes } else { Colours::No }
 }

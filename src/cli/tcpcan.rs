@@ -155,8 +155,8 @@ pub(super) fn run(args: &Args) -> u8 {
         log.line(format_args!("{}: listening at {address}", args.bus));
     }
     if let Some(kind) = queue::unfit(&args.bus) {
-        log.line(format_args!(
-            "warning: {bus}: frames to the bus wait in the queue discipline `{kind}`, which may drop or reorder them after \
+        log.warning(format_args!(
+            "{bus}: frames to the bus wait in the queue discipline `{kind}`, which may drop or reorder them after \
              this program has counted them as written; `tc qdisc replace dev {bus} root pfifo` is a plain queue",
             bus = args.bus
         ));

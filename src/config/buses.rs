@@ -3,6 +3,7 @@
 //! Owns `[bus.*]`, loading the descriptions and looking names up in them. Relies on `signals::dbc`. Never opens an
 //! interface: whether it exists is known when the gateway runs.
 
+use super::Description;
 use super::digest::Digest;
 use super::problem::{Findings, Place as _, Problem, nearest};
 use super::reader::{Item, Table};
@@ -33,6 +34,8 @@ pub(super) struct Buses {
     pub(super) plans: Vec<BusPlan>,
     /// In the order of `plans`; `None` where the file could not be read, which was reported.
     databases: Vec<Option<Database>>,
+    /// The files that were read.
+    pub(super) descriptions: Vec<Description>,
 }
 
 impl Buses {
@@ -67,7 +70,11 @@ impl Buses {
             .and_then(|item| self.interface(item, findings));
         let database = table
             .required("dbc", "the DBC file that describes the bus")
-            .and_then(|item| load(item, findings, files, digest));
+            .and_then(|item| load(item, findings, files, digest))
+            .map(|(database, description)| {
+                self.descriptions.push(description);
+                database
+            });
         let fd = table.flag("fd").unwrap_or(false);
         let echo = table.choice("echo", &[("required", Echo::Required), ("unproven", Echo::Unproven)]);
         if echo == Some(Echo::Unproven) {
@@ -247,13 +254,23 @@ pub(super) fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-fn load(item: &Item, findings: &Findings, files: &Files<'_>, digest: &mut Digest) -> Option<Database> {
+fn load(
+    item: &Item,
+    findings: &Findings,
+    files: &Files<'_>,
+    digest: &mut Digest,
+) -> Option<(Database, Description)> {
     let name = item.text(findings)?;
+    let mut own = Digest::new();
+    let mut take = |bytes: &[u8]| {
+        digest.file(bytes);
+        own.file(bytes);
+    };
     let (path, text) = match files {
         Files::Folder(directory) => {
             let path = directory.join(name);
             match read_bounded(&path, DBC_BYTES as u64) {
-                Ok(bytes) => digest.file(&bytes),
+                Ok(bytes) => take(&bytes),
                 Err(error) => {
                     findings.at(item, format!("{}: {error}", path.display()));
                     return None;
@@ -266,12 +283,12 @@ fn load(item: &Item, findings: &Findings, files: &Files<'_>, digest: &mut Digest
                 findings.at(item, format!("{name} is not among the built-in files"));
                 return None;
             };
-            digest.file(text.as_bytes());
+            take(text.as_bytes());
             (PathBuf::from(name), Some(*text))
         }
     };
     match text.map_or_else(|| Database::load(&path), Database::parse) {
-        Ok(database) => Some(database),
+        Ok(database) => Some((database, Description { path, digest: own.hex() })),
         Err(error) => {
             findings.push(Problem {
                 file: path,

@@ -49,7 +49,7 @@ use reader::{Item, Table, Value};
 use receive::Receives;
 use sources::Sources;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Largest configuration file: 1,024 signals with every key need a third of this.
 const FILE_BYTES: u64 = 1 << 20;
@@ -92,11 +92,24 @@ pub struct Config {
     pub rcsp: Option<RcspPlan>,
     /// What happens where real-time priority or locked memory is refused.
     pub real_time: RealTime,
+    /// What the log holds. Taken from a changed file without a restart.
+    pub log_level: LogLevel,
     /// 16 hexadecimal digits that change with every byte of the configuration file and its DBC files (FNV-1a; it
     /// tells versions apart and proves nothing against an attacker).
     pub digest: String,
+    /// The DBC file of each bus.
+    pub descriptions: Vec<Description>,
     /// What a person should know before driving with this file, one line each.
     pub warnings: Vec<String>,
+}
+
+/// A DBC file that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// Where it was found.
+    pub path: PathBuf,
+    /// Its digest, as [`Config::digest`] of this file alone.
+    pub digest: String,
 }
 
 /// Which end of the line a file is for.
@@ -139,6 +152,34 @@ pub enum RealTime {
     Warn,
     /// The gateway does not start.
     Required,
+}
+
+/// What the log holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogLevel {
+    /// What a person should look at.
+    Warning,
+    /// And changes of state, and what people asked for.
+    Notice,
+    /// And everything else.
+    #[default]
+    Info,
+}
+
+impl LogLevel {
+    /// Every level as the file writes it.
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("warning", Self::Warning), ("notice", Self::Notice), ("info", Self::Info)];
+
+    /// As the file writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Notice => "notice",
+            Self::Info => "info",
+        }
+    }
 }
 
 /// Reads a vehicle's configuration and everything it names.
@@ -271,6 +312,7 @@ fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Con
     let vehicle = name(&root, "vehicle", "the name of the vehicle, as shown to the operator");
     let ocp = session::ocp(&root);
     let safety = session::safety(&root);
+    let log_level = session::log(&root);
     let buses = Buses::read(&root, files, &mut digest);
     let mut sources = Sources::default();
     let (arm, dead_man, require) = arm(&root, &mut sources);
@@ -328,7 +370,9 @@ fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Con
         car,
         rcsp,
         real_time: safety.real_time,
+        log_level,
         digest: digest.hex(),
+        descriptions: buses.descriptions.clone(),
         warnings: Vec::new(),
     })
 }

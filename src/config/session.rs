@@ -1,10 +1,10 @@
 //! The tables that do not touch the DBC: the OCP session of a vehicle and the times.
 //!
-//! Owns `[ocp]` and `[safety]`, and what an OCP server's address must be. Relies on `reader` and on the bounds of `safety::settings`. Never resolves a name.
+//! Owns `[ocp]`, `[safety]` and `[log]`, and what an OCP server's address must be. Relies on `reader` and on the bounds of `safety::settings`. Never resolves a name.
 
 use super::problem::Findings;
 use super::reader::{Item, Table};
-use super::{OcpSettings, RealTime, UserForm};
+use super::{LogLevel, OcpSettings, RealTime, UserForm};
 use crate::safety::settings::{ARMS_PER_MINUTE, BOUNDS, Settings};
 use crate::time::millis_f64;
 use std::net::{IpAddr, SocketAddr};
@@ -52,6 +52,14 @@ pub(super) fn safety(root: &Table<'_>) -> Safety {
     }
     table.finish();
     safety
+}
+
+/// Reads `[log]`.
+pub(super) fn log(root: &Table<'_>) -> LogLevel {
+    let Some(table) = root.table("log") else { return LogLevel::default() };
+    let level = table.choice("level", &LogLevel::NAMES).unwrap_or_default();
+    table.finish();
+    level
 }
 
 /// Reads `[ocp]`.

@@ -10,7 +10,7 @@ use super::reader::{Item, Table, Value};
 use super::receive::Receives;
 use super::session::{Server, address};
 use super::slots::{Dashboard, Origin, PANEL, origin};
-use super::{Role, budget, name, send, shape, user_data};
+use super::{Description, Role, budget, name, send, shape, user_data};
 use crate::safety::settings::Settings;
 use crate::signals::station::{ActiveVehicle, SinkValue, StationPlan};
 use crate::time::Duration;
@@ -28,6 +28,8 @@ pub struct StationConfig {
     /// 16 hexadecimal digits that change with every byte of the configuration file and its DBC files, as
     /// [`super::Config::digest`].
     pub digest: String,
+    /// The DBC file of each bus.
+    pub descriptions: Vec<Description>,
     /// What an operator should know before driving with this file, one line each.
     pub warnings: Vec<String>,
 }
@@ -119,6 +121,7 @@ pub(super) fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) ->
         player: player.settings,
         plan,
         digest: digest.hex(),
+        descriptions: buses.descriptions.clone(),
         warnings: Vec::new(),
     })
 }

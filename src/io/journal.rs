@@ -1,11 +1,13 @@
 //! Log lines on stderr, whatever state stderr is in.
 //!
-//! Owns the writing of lines. Relies on poll. Never waits for a reader, never fails and never ends the program because
+//! Owns the writing of lines and how much each matters. Relies on poll. Never waits for a reader, never fails and never ends the program because
 //! of a closed or full stderr: what cannot be written is counted, and the count is told when writing works again.
-//! Control characters in a line are escaped: part of it may come from the network (SAFETY rows 42 and 109).
+//! Control characters in a line are escaped: part of it may come from the network (SAFETY rows 42 and 109). Where the service
+//! manager reads stderr, each line says its level in the form that it takes (`<4>`); elsewhere the word alone does.
 
 use core::fmt::{self, Write as _};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,34 +18,86 @@ const LINE: usize = 1_024;
 /// What a line that was too long ends with.
 const CUT: &str = "...";
 
+/// How much a line matters, in the numbers of syslog(3): the lower, the more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    /// It ends, or does not start.
+    Error = 3,
+    /// It goes on, and a person should look.
+    Warning = 4,
+    /// A state has changed, or a person has asked.
+    Notice = 5,
+    /// Anything else.
+    Info = 6,
+}
+
 /// A writer of log lines. Can be shared between threads; a line is written by one call.
 #[derive(Debug)]
 pub struct Journal {
     out: Option<OwnedFd>,
     lost: AtomicU64,
+    /// The service manager reads it.
+    is_journal: bool,
+    /// Lines that matter less are not written.
+    most: AtomicU8,
 }
 
 impl Journal {
     /// Writes to the stderr of the process.
     #[must_use]
     pub fn stderr() -> Self {
-        Self::to(std::io::stderr().as_fd())
+        let stderr = std::io::stderr();
+        let is_journal = std::env::var_os("JOURNAL_STREAM").is_some_and(|said| is_it(stderr.as_fd(), &said));
+        Self { is_journal, ..Self::to(stderr.as_fd()) }
     }
 
     /// Writes to a copy of this descriptor; to nothing, counting, where it cannot be copied.
     #[must_use]
     pub fn to(fd: BorrowedFd<'_>) -> Self {
-        Self { out: fd.try_clone_to_owned().ok(), lost: AtomicU64::new(0) }
+        Self {
+            out: fd.try_clone_to_owned().ok(),
+            lost: AtomicU64::new(0),
+            is_journal: false,
+            most: AtomicU8::new(Level::Info as u8),
+        }
     }
 
-    /// Writes one line.
+    /// From now on, lines that matter less than this are not written.
+    pub fn set_level(&self, level: Level) {
+        self.most.store(level as u8, Ordering::Relaxed);
+    }
+
+    /// Writes one line that says how things are.
     pub fn line(&self, text: fmt::Arguments<'_>) {
+        self.write(Level::Info, text);
+    }
+
+    /// Writes one line about a change of state, or what a person asked for.
+    pub fn notice(&self, text: fmt::Arguments<'_>) {
+        self.write(Level::Notice, text);
+    }
+
+    /// Writes one line that a person should see, with the word in front of it.
+    pub fn warning(&self, text: fmt::Arguments<'_>) {
+        self.write(Level::Warning, format_args!("warning: {text}"));
+    }
+
+    /// Writes one line about why it ends, or does not start.
+    pub fn error(&self, text: fmt::Arguments<'_>) {
+        self.write(Level::Error, text);
+    }
+
+    fn write(&self, level: Level, text: fmt::Arguments<'_>) {
+        if level as u8 > self.most.load(Ordering::Relaxed) {
+            return;
+        }
         let owed = self.lost.swap(0, Ordering::Relaxed);
-        if owed > 0 && !self.put(format_args!("{owed} log lines were lost")) {
+        if owed > 0 && !self.put(Level::Warning, format_args!("{owed} log lines were lost")) {
             self.lost.fetch_add(owed + 1, Ordering::Relaxed);
             return;
         }
-        if !self.put(text) {
+        if !self.put(level, text) {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -55,9 +109,12 @@ impl Journal {
     }
 
     /// Writes one line if that works without waiting.
-    fn put(&self, text: fmt::Arguments<'_>) -> bool {
+    fn put(&self, level: Level, text: fmt::Arguments<'_>) -> bool {
         let Some(out) = &self.out else { return false };
         let mut line = Line { bytes: heapless::Vec::new(), full: false };
+        if self.is_journal {
+            let _ = line.bytes.extend_from_slice(&[b'<', b'0' + level as u8, b'>']); // it is empty
+        }
         let complete = line.write_fmt(text).is_ok();
         if !complete || line.full {
             line.cut();
@@ -68,6 +125,12 @@ impl Journal {
             && fds.iter().all(|fd| fd.revents().is_some_and(|r| r.contains(PollFlags::POLLOUT)));
         ready && nix::unistd::write(out, &line.bytes).is_ok_and(|n| n == line.bytes.len())
     }
+}
+
+/// Whether a descriptor is what the service manager says it reads: `JOURNAL_STREAM` is its device and inode (systemd.exec(5)).
+fn is_it(fd: BorrowedFd<'_>, said: &OsStr) -> bool {
+    let is = nix::sys::stat::fstat(fd).map(|stat| format!("{}:{}", stat.st_dev, stat.st_ino));
+    is.is_ok_and(|is| said == is.as_str())
 }
 
 /// A line in the making.
@@ -159,6 +222,37 @@ mod tests {
         let mut rest = String::new();
         reader.read_to_string(&mut rest).unwrap();
         assert!(rest.contains("log lines were lost\nafter\n"), "{rest}");
+    }
+
+    #[test]
+    fn the_journal_is_told_the_level_and_a_level_hides_what_matters_less() {
+        let (mut reader, writer) = pipe();
+        let journal = Journal { is_journal: true, ..Journal::to(writer.as_fd()) };
+        drop(writer);
+        let all = || {
+            journal.error(format_args!("a"));
+            journal.warning(format_args!("b\n<0>forged"));
+            journal.notice(format_args!("c"));
+            journal.line(format_args!("d"));
+        };
+        all();
+        journal.set_level(Level::Warning);
+        all();
+        drop(journal);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        let warned = "<3>a\n<4>warning: b\\n<0>forged\n";
+        assert_eq!(text, format!("{warned}<5>c\n<6>d\n{warned}"));
+    }
+
+    #[test]
+    fn only_the_very_stream_that_the_manager_names_is_the_journal() {
+        let (_reader, writer) = pipe();
+        let stat = nix::sys::stat::fstat(&writer).unwrap();
+        let named = |device, inode| is_it(writer.as_fd(), OsStr::new(&format!("{device}:{inode}")));
+        assert!(named(stat.st_dev, stat.st_ino));
+        assert!(!named(stat.st_dev, stat.st_ino + 1));
+        assert!(!is_it(writer.as_fd(), OsStr::new("")));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod evdev;
 pub mod journal;
 pub mod notify;
+pub mod power;
 pub mod runtime;
 pub mod sys;
 pub mod tcp;

@@ -15,6 +15,13 @@ pub fn ready() {
     tell("READY=1");
 }
 
+/// Tells the service manager that the configuration is being read again; [`ready`] ends that. With the time, as
+/// `Type=notify-reload` wants it.
+pub fn reloading() {
+    let us = super::clock::now().as_nanos() / 1_000;
+    tell(&format!("RELOADING=1\nMONOTONIC_USEC={us}"));
+}
+
 /// Tells the service manager that the program is on its way out.
 pub fn stopping() {
     tell("STOPPING=1");

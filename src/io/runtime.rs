@@ -52,9 +52,7 @@ impl RuntimeDirectory {
     /// # Errors
     /// None of them can be had; the text names the last.
     pub fn open() -> io::Result<Self> {
-        if let Some(list) = std::env::var_os("RUNTIME_DIRECTORY")
-            && let Some(path) = std::env::split_paths(&list).find(|p| p.is_absolute())
-        {
+        if let Some(path) = named_path() {
             // Named on purpose, so no silent other choice. systemd makes it a link where the service has a dynamic user.
             return Self::at(fs::canonicalize(&path).unwrap_or(path));
         }
@@ -154,6 +152,18 @@ impl RuntimeDirectory {
         drop(file);
         fs::rename(&draft, self.path.join(name))
     }
+}
+
+/// What `$RUNTIME_DIRECTORY` names.
+fn named_path() -> Option<PathBuf> {
+    let list = std::env::var_os("RUNTIME_DIRECTORY")?;
+    std::env::split_paths(&list).find(|path| path.is_absolute())
+}
+
+/// Where a service has its directory, whether it is there or not.
+#[must_use]
+pub fn usual_path() -> PathBuf {
+    named_path().unwrap_or_else(|| PathBuf::from(SYSTEM))
 }
 
 /// The claim of one gateway on a bus. Held by listening abstract sockets: gone with its process however that ends, seen

@@ -395,6 +395,14 @@ pub fn scheduling() -> Result<(i32, i32), Errno> {
     Ok((policy, param.sched_priority))
 }
 
+/// Whether the wall clock is set by another one (NTP, a receiver): the kernel's own word; none where it may not be asked.
+pub fn is_clock_synchronised() -> Option<bool> {
+    let mut clock = MaybeUninit::<libc::timex>::zeroed();
+    // SAFETY: `clock` is writable for the call; all zeros is valid and asks for no change.
+    let state = unsafe { libc::adjtimex(clock.as_mut_ptr()) };
+    (state >= 0).then_some(state != libc::TIME_ERROR)
+}
+
 /// Locks what the process has touched and will touch into memory. Pages are locked when first used: locking whole
 /// stacks and arenas unseen would cost tens of megabytes. So touch what must not fault (see [`prefault_stack`]).
 ///
@@ -430,7 +438,7 @@ fn has_room() -> bool {
 }
 
 /// Touches the next 128 KiB of the calling thread's stack, so that no later call there faults. Deeper than any call
-/// chain of the watchdog, which keeps no large locals.
+/// chain of the watchdog and the readers, which keep no large locals.
 #[inline(never)]
 pub fn prefault_stack() {
     let mut stack = [0_u8; 128 * 1024];

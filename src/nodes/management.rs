@@ -137,7 +137,7 @@ impl Management {
         }
     }
 
-    /// What does not change.
+    /// What it is made of.
     #[must_use]
     pub const fn identity(&self) -> &Identity {
         &self.identity
@@ -178,6 +178,11 @@ impl Management {
         // The mailbox has newer ones, once there is any.
         if let Happening::Status(status) = happening {
             self.facts.status.get_or_insert(*status);
+        }
+        if let Happening::Configured { digest, config, remote_stop } = happening {
+            self.identity.digest.clone_from(digest);
+            self.identity.config.clone_from(config);
+            self.identity.remote_stop = *remote_stop;
         }
         if let Happening::Requested { command, by, outcome, changed } = happening
             && (*changed || self.said_at.is_none_or(|said| at.since(said) >= SAY))

@@ -11,7 +11,7 @@ use crate::safety::buswatch::BusEvent;
 use crate::safety::core::Core;
 use crate::safety::envelope::is_actuator;
 use crate::safety::faults::Faults;
-use crate::safety::input::{CanEvent, Command, Input, Output, Requests};
+use crate::safety::input::{CanEvent, Command, Input, Output, Requests, StateName};
 use crate::time::{Duration, Instant};
 
 /// What one frame on an actuator socket tells about the bus, beside what the core makes of it.
@@ -207,6 +207,16 @@ impl WatchdogNode {
             // Removed and pushed, so that the order in time stays.
             self.events.remove(index);
             self.events.push((bus, at, event));
+        }
+    }
+
+    /// What of these obstacles is a fault now. An obstacle keeps from arming; it is no reason to stop who drives, because
+    /// braking does not take it away.
+    #[must_use]
+    pub fn in_the_way(&self, obstacles: Faults) -> Faults {
+        match self.core.status().state {
+            StateName::Armed | StateName::Stopping => Faults::NONE,
+            _ => obstacles,
         }
     }
 

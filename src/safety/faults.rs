@@ -140,6 +140,8 @@ faults! {
     OwnGap = 37, A, "own_gap", Now, "the computer stood still";
     /// The interface cannot prove that frames leave.
     NoProof = 38, A, "no_proof", Now, "the CAN interface cannot prove that frames leave";
+    /// The computer's own supply is too low, or it is too hot. Keeps from arming, and never stops a drive.
+    Supply = 39, A, "supply", Now, "the gateway's computer has too little voltage or is too hot";
 }
 
 impl Fault {

@@ -10,6 +10,7 @@ use super::fault_point;
 use crate::can::{Frame, Id};
 use crate::io::canbus::{Accept, BusAddress, OpenError, Port, PortOptions, RecvError};
 use crate::io::clock;
+use crate::limits::TRANSMIT_QUEUE;
 use crate::signals::plan::Echo;
 use crate::time::{Duration, Instant};
 use crate::topology::gauges::BusGauge;
@@ -24,10 +25,6 @@ const REOPEN: Duration = Duration::from_millis(100);
 /// Receive buffer of the reading socket, as the kernel counts it (about 800 bytes a frame): a scheduling gap of 60 ms
 /// on a full 1 Mbit/s bus, half of what the kernel's default maximum allows.
 const RCVBUF: usize = 400_000;
-
-/// A transmit queue that holds more frames than this stores old commands for too long (the default of a CAN
-/// interface is 10).
-const QUEUE_MAX: u32 = 64;
 
 /// While an interface cannot prove that frames leave, it is looked at again this often: a person who corrects it
 /// (shortens the queue) need not restart the gateway.
@@ -212,7 +209,7 @@ impl Proof {
         let facts = port.facts().ok();
         Self {
             echo: facts.as_ref().is_some_and(|facts| facts.is_virtual || facts.has_driver_echo),
-            queue: facts.as_ref().is_some_and(|facts| facts.is_virtual || facts.queue_len <= QUEUE_MAX),
+            queue: facts.as_ref().is_some_and(|facts| facts.is_virtual || facts.queue_len <= TRANSMIT_QUEUE),
         }
     }
 

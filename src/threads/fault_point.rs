@@ -1,6 +1,6 @@
 //! Where a test can make a thread panic or hang. Compiled in with the feature `fault-points` alone.
 //!
-//! Owns the trigger: a file named by `OCPCAN_FAULT_POINT` that says `panic THREAD` or `hang THREAD`. Never part of a
+//! Owns the trigger: a file named by `OCPCAN_FAULT_POINT` that says `panic THREAD`, `hang THREAD` or `spin THREAD`. Never part of a
 //! release: without the feature it is an empty function.
 
 /// Panics or hangs here, if a test asks this thread to.
@@ -33,6 +33,12 @@ pub(super) fn pass(thread: &str) {
             let _ = std::fs::remove_file(&path);
             loop {
                 std::thread::park();
+            }
+        }
+        Some(("spin", name)) if name == thread => {
+            let _ = std::fs::remove_file(&path);
+            loop {
+                std::hint::spin_loop();
             }
         }
         _ => {}

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use nix::errno::Errno;
+
 use super::fault_point;
 use super::rcsp::Server;
 use crate::can::BusAddress;
@@ -14,7 +16,7 @@ use crate::io::canbus::controller::{self, Controller};
 use crate::io::clock;
 use crate::io::tcp::Listener;
 use crate::nodes::management::car::CarFacts;
-use crate::nodes::management::facts::{BusFacts, Facts, Identity, SendFacts, ms};
+use crate::nodes::management::facts::{BusFacts, Facts, Identity, RealTimeFacts, SendFacts, ms};
 use crate::nodes::management::history::Happening;
 use crate::nodes::management::{Management, Request, knows_command};
 use crate::nodes::rcsp::{Answer, Asked, Desk, Door, Event as Published, Service};
@@ -22,6 +24,7 @@ use crate::nodes::spread::Recent;
 use crate::safety::faults::Fault;
 use crate::safety::input::Status;
 use crate::time::{Duration, Instant};
+use crate::topology::gauges::RealTimeGauge;
 use crate::topology::tunnel::Peers;
 use crate::topology::{Event, Rx, Shared, Tx};
 
@@ -197,6 +200,7 @@ impl GatewayDesk {
             ocp_latency: self.ocp_latency.percentiles(&gauges.ocp_latency.counted()),
             door_to_bus: self.door_to_bus.percentiles(&gauges.door_to_bus.counted()),
             car: self.management.identity().car.is_some().then(|| self.car_facts()),
+            real_time: real_time(&gauges.real_time),
             counters: self.shared.counters().map(|(counter, value)| (counter.text(), value)).collect(),
             tunnel_counters: self.shared.tunnel.iter().map(|(count, value)| (count.text(), value)).collect(),
         }
@@ -242,6 +246,20 @@ impl GatewayDesk {
                 Request::LeaveDiag => self.shared.request_leave_diag(),
             }
         }
+    }
+}
+
+/// What the kernel gave, in words.
+fn real_time(gauge: &RealTimeGauge) -> RealTimeFacts {
+    let why = |errno: i32| Errno::from_raw(errno).desc();
+    let (granted, refused) = (gauge.granted.load(Relaxed), gauge.refused.load(Relaxed));
+    let memory = gauge.memory();
+    RealTimeFacts {
+        granted,
+        refused,
+        refused_why: (refused > 0).then(|| why(gauge.refused_errno.load(Relaxed))),
+        memory_locked: memory.map(|memory| memory.is_ok()),
+        memory_why: memory.and_then(Result::err).map(why),
     }
 }
 

@@ -226,11 +226,13 @@ impl Gateway {
         Ok(Self { shared, events, tunnel_news, car_news, happenings: happenings_tx, threads })
     }
 
-    /// Tells the management plane what has happened, if there is anything to tell.
-    pub fn tell(&self, happening: Option<Happening>) {
-        if let Some(happening) = happening {
-            self.happenings.offer((clock::now(), happening));
-        }
+    /// Tells the management plane what has happened, if there is anything to tell. False where its channel was full; only one
+    /// thread may ask for that.
+    pub fn tell(&self, happening: Option<Happening>) -> bool {
+        let Some(happening) = happening else { return true };
+        let dropped = self.happenings.dropped();
+        self.happenings.offer((clock::now(), happening));
+        self.happenings.dropped() == dropped
     }
 
     /// Waits until every thread has ended; they end after the watchdog did.
@@ -320,16 +322,22 @@ impl Spawner<'_> {
     ) -> Result<JoinHandle<()>, StartError> {
         let shared = Arc::clone(self.shared);
         let events = self.events.clone();
+        let has_priority = thread.spec().priority.is_some();
         let priority = thread.spec().priority.filter(|_| self.real_time);
         // The kernel shows fifteen bytes of a thread's name.
         let name: String = name.chars().take(15).collect();
         std::thread::Builder::new()
             .name(name)
             .spawn(move || {
-                if let Some(priority) = priority
-                    && let Err(errno) = sys::set_fifo_priority(priority)
-                {
-                    events.offer(Event::RealTimeRefused { thread, errno: errno as i32 });
+                if has_priority {
+                    sys::prefault_stack();
+                }
+                if let Some(priority) = priority {
+                    let result = sys::set_fifo_priority(priority).map_err(|errno| errno as i32);
+                    shared.gauges.real_time.note_thread(result);
+                    if let Err(errno) = result {
+                        events.offer(Event::RealTimeRefused { thread, errno });
+                    }
                 }
                 if catch_unwind(AssertUnwindSafe(body)).is_err() {
                     shared.note_panic(clock::now());

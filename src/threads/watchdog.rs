@@ -12,7 +12,6 @@ use crate::io::canbus::{Port, Received, RecvError, SendError};
 use crate::io::clock;
 use crate::io::notify::Heartbeat;
 use crate::io::runtime::{LastCounters, RuntimeDirectory};
-use crate::io::sys;
 use crate::limits::{BUSES, FEEDBACK_DEPTH};
 use crate::nodes::watchdog::{Published, Seen, WatchdogNode};
 use crate::safety::buswatch::BusEvent;
@@ -85,7 +84,6 @@ struct Watchdog {
 
 /// Runs until it was asked to end and safe frames are proven.
 pub(super) fn run(ends: Ends) {
-    sys::prefault_stack();
     let mut watchdog = Watchdog {
         ends,
         buses: Default::default(),
@@ -254,6 +252,7 @@ impl Watchdog {
     fn step(&mut self, now: Instant) -> Output {
         let shared = &self.ends.shared;
         let (trips, trips_at) = shared.take_trips();
+        let trips = trips.union(self.ends.node.in_the_way(shared.obstacles()));
         let published = Published {
             link: shared.link(),
             trips,

@@ -3,7 +3,7 @@
 //! Owns the atomics. Each is written by one thread with a plain store or add and read by anyone. Relies on nothing. Never
 //! allocates, never waits, and nothing on the command path ever reads it.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::can::errorframe::ControllerState;
 use crate::limits::{BUSES, OUT_MESSAGES};
@@ -143,6 +143,47 @@ impl Moment {
     }
 }
 
+/// Whether the kernel gave what keeps the gateway in time. Told once, at the start.
+#[derive(Debug, Default)]
+pub struct RealTimeGauge {
+    /// Threads that run at real-time priority.
+    pub granted: AtomicU32,
+    /// Threads that should and do not.
+    pub refused: AtomicU32,
+    /// Why, of the last one: an errno.
+    pub refused_errno: AtomicI32,
+    /// Memory: 0 nobody has asked, 1 locked, below 0 the negative errno.
+    memory: AtomicI32,
+}
+
+impl RealTimeGauge {
+    /// A thread has asked for its priority.
+    pub fn note_thread(&self, result: Result<(), i32>) {
+        match result {
+            Ok(()) => drop(self.granted.fetch_add(1, Relaxed)),
+            Err(errno) => {
+                self.refused_errno.store(errno, Relaxed);
+                self.refused.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    /// Main has asked for locked memory.
+    pub fn note_memory(&self, result: Result<(), i32>) {
+        self.memory.store(result.map_or_else(|errno| -errno, |()| 1), Relaxed);
+    }
+
+    /// What came of it; none where nobody has asked.
+    #[must_use]
+    pub fn memory(&self) -> Option<Result<(), i32>> {
+        match self.memory.load(Relaxed) {
+            0 => None,
+            1 => Some(Ok(())),
+            errno => Some(Err(-errno)),
+        }
+    }
+}
+
 /// Everything that is measured.
 #[derive(Debug)]
 pub struct Gauges {
@@ -160,6 +201,8 @@ pub struct Gauges {
     pub ocp_latency: Spread,
     /// From a message at our door to the proof that the next actuator frame has left.
     pub door_to_bus: Spread,
+    /// Priority and memory.
+    pub real_time: RealTimeGauge,
 }
 
 impl Default for Gauges {
@@ -172,6 +215,7 @@ impl Default for Gauges {
             counter_at: Moment::default(),
             ocp_latency: Spread::default(),
             door_to_bus: Spread::default(),
+            real_time: RealTimeGauge::default(),
         }
     }
 }
@@ -189,6 +233,20 @@ mod tests {
         }
         assert_eq!(gauge.confirmed_at(), Some(Instant::from_millis(140)));
         assert_eq!(gauge.period.counted().percentiles().map(|seen| seen.count), Some(2));
+    }
+
+    #[test]
+    fn what_the_kernel_gave_is_read_back() {
+        let gauge = RealTimeGauge::default();
+        assert_eq!(gauge.memory(), None);
+        gauge.note_memory(Err(12));
+        assert_eq!(gauge.memory(), Some(Err(12)));
+        gauge.note_memory(Ok(()));
+        assert_eq!(gauge.memory(), Some(Ok(())));
+        gauge.note_thread(Ok(()));
+        gauge.note_thread(Err(1));
+        assert_eq!((gauge.granted.load(Relaxed), gauge.refused.load(Relaxed)), (1, 1));
+        assert_eq!(gauge.refused_errno.load(Relaxed), 1);
     }
 
     #[test]

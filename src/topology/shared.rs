@@ -18,6 +18,8 @@ use crate::time::Instant;
 pub struct Shared {
     trips: AtomicU64,
     trips_at_ns: AtomicU64,
+    /// Faults that keep from arming for as long as they are set.
+    obstacles: AtomicU64,
     /// 0: no connection; else the session number plus 1.
     link: AtomicU64,
     ocp_beat_ns: AtomicU64,
@@ -146,6 +148,22 @@ impl Shared {
             ns => Some(Instant::from_nanos(ns)),
         };
         (Faults::from_bits(bits), at)
+    }
+
+    /// Something keeps from arming from now on, or does so no more. Main's alone.
+    pub fn set_obstacle(&self, fault: Fault, is_there: bool) {
+        let bits = Faults::from(fault).bits();
+        if is_there {
+            self.obstacles.fetch_or(bits, Ordering::AcqRel);
+        } else {
+            self.obstacles.fetch_and(!bits, Ordering::AcqRel);
+        }
+    }
+
+    /// What keeps from arming.
+    #[must_use]
+    pub fn obstacles(&self) -> Faults {
+        Faults::from_bits(self.obstacles.load(Ordering::Acquire))
     }
 
     /// Tells which OCP session is connected.
@@ -326,6 +344,16 @@ mod tests {
         assert!(faults.contains(Fault::OcpFault) && faults.contains(Fault::InvalidMessage));
         assert_eq!(at, Some(Instant::from_millis(5)));
         assert_eq!(shared.take_trips(), (Faults::NONE, None));
+    }
+
+    #[test]
+    fn an_obstacle_stays_until_it_is_taken_away() {
+        let shared = Shared::default();
+        shared.set_obstacle(Fault::Supply, true);
+        assert_eq!((shared.obstacles(), shared.obstacles()), (Fault::Supply.into(), Fault::Supply.into()));
+        assert_eq!(shared.take_trips().0, Faults::NONE);
+        shared.set_obstacle(Fault::Supply, false);
+        assert_eq!(shared.obstacles(), Faults::NONE);
     }
 
     #[test]

@@ -13,36 +13,60 @@ use ocpcan::sim::ocp::Options;
 use super::rig::{Drive, Road, configuration, turn, wait_for};
 
 /// The program with everything around it.
-struct Service {
-    child: Child,
-    config: PathBuf,
-    ocp: OcpSimHandle,
-    road: Road,
+pub struct Service {
+    pub child: Child,
+    pub config: PathBuf,
+    pub ocp: OcpSimHandle,
+    pub road: Road,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Service {
     fn start() -> Self {
+        Self::start_by(&[], |text| text)
+    }
+
+    /// Started by this command, which ends by becoming the program.
+    pub fn start_by(command: &[&str], edit: impl FnOnce(String) -> String) -> Self {
+        Self::start_with(command, Stdio::null(), edit)
+    }
+
+    /// The same with this as its stdin.
+    pub fn start_with(command: &[&str], stdin: Stdio, edit: impl FnOnce(String) -> String) -> Self {
+        Self::begin(edit, |config| start(config, command, &[], stdin, log_file(config)))
+    }
+
+    /// With its log going there.
+    pub fn start_logging_to(log: Stdio) -> Self {
+        Self::begin(|text| text, |config| start(config, &[], &[], Stdio::null(), log))
+    }
+
+    fn begin(edit: impl FnOnce(String) -> String, start: impl FnOnce(&std::path::Path) -> Child) -> Self {
         let turn = turn();
         let road = Road::new();
         let ocp = OcpSimHandle::start(&LiveOptions::default(), Options::default()).unwrap();
-        let config = configuration(&road.address, ocp.address(), |text| text);
-        let child = run(&config);
+        let config = configuration(&road.address, ocp.address(), edit);
+        let child = start(&config);
         Self { child, config, ocp, road, _turn: turn }
     }
 
-    fn say(&self, line: &str) {
+    /// What it has written so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.config.with_extension("log")).unwrap()).into_owned()
+    }
+
+    pub fn say(&self, line: &str) {
         self.ocp.say(line).unwrap();
     }
 
-    fn state(&self) -> String {
+    pub fn state(&self) -> String {
         let response = self.ocp.snapshot().last_response;
         let data = response.and_then(|response| response.user_data).unwrap_or_default();
         data["gateway"]["state"].as_str().unwrap_or_default().to_owned()
     }
 
     /// Arms and drives. Answers how many frames were seen then.
-    fn drive(&self) -> usize {
+    pub fn drive(&self) -> usize {
         loop {
             self.say("neutral");
             self.say("release start");
@@ -62,12 +86,12 @@ impl Service {
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
     /// Waits until nothing more comes from a program that is stopped or dead.
-    fn quiet(&self) -> usize {
+    pub fn quiet(&self) -> usize {
         let mut seen = self.road.count();
         let mut since = ocpcan::io::clock::now();
         wait_for(
@@ -105,16 +129,26 @@ fn run(config: &std::path::Path) -> Child {
 }
 
 fn run_with(config: &std::path::Path, more: &[&str]) -> Child {
+    start(config, &[], more, Stdio::null(), log_file(config))
+}
+
+fn log_file(config: &std::path::Path) -> Stdio {
+    let path = config.with_extension("log");
+    std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap().into()
+}
+
+/// Starts the program by a command, with more arguments.
+fn start(config: &std::path::Path, by: &[&str], more: &[&str], stdin: Stdio, log: Stdio) -> Child {
     let runtime = runtime(config);
     std::fs::create_dir_all(&runtime).unwrap();
-    let log =
-        std::fs::OpenOptions::new().create(true).append(true).open(config.with_extension("log")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_ocpcan"))
+    let words: Vec<&str> = by.iter().copied().chain([env!("CARGO_BIN_EXE_ocpcan")]).collect();
+    Command::new(words[0])
+        .args(&words[1..])
         .args(["run", "--config"])
         .arg(config)
         .args(more)
         .env("RUNTIME_DIRECTORY", runtime)
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
@@ -137,8 +171,8 @@ fn row_75_after_sigstop_the_first_frame_is_safe() {
 #[test]
 fn row_86_sigterm_runs_the_stop_profile_and_ends_with_safe_frames() {
     let mut service = Service::start();
-    // The last two: the terminal has gone, and the kernel warns of too much processor time.
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGXCPU] {
+    // The last one: the kernel warns of too much processor time.
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGXCPU] {
         let from = service.drive();
         service.signal(signal);
         let status = service.child.wait().unwrap();

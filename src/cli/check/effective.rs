@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::frames::{reference, reported};
 use super::{origin, written};
 use crate::can::Id;
-use crate::config::{CarPlan, Config, UserForm};
+use crate::config::{CarPlan, Config, RealTime, UserForm};
 use crate::safety::settings::BOUNDS;
 use crate::signals::car::CarFeed;
 use crate::signals::e2e::{Algorithm, ChecksumPlan};
@@ -64,6 +64,7 @@ pub(in crate::cli) fn effective(config: &Config) -> Map<String, Value> {
             "allow": rcsp.allow.to_string(),
             "remote_stop": rcsp.remote_stop,
         })),
+        "log": { "level": config.log_level.name() },
         "warnings": config.warnings,
     });
     match without_null(record) {
@@ -89,7 +90,12 @@ fn safety(config: &Config) -> Map<String, Value> {
         let time = config.settings.of(bound.key)?;
         Some((bound.key.to_owned(), json!(millis_f64(time))))
     });
-    times.chain([("arms_per_minute".to_owned(), json!(config.arms_per_minute))]).collect()
+    let real_time = match config.real_time {
+        RealTime::Warn => "warn",
+        RealTime::Required => "required",
+    };
+    let others = [("arms_per_minute", json!(config.arms_per_minute)), ("real_time", json!(real_time))];
+    times.chain(others.map(|(key, value)| (key.to_owned(), value))).collect()
 }
 
 fn bus(bus: &BusPlan) -> Value {

@@ -11,7 +11,7 @@ use crate::cli::station::clean;
 const COLUMNS: usize = 80;
 
 /// Width of the names at the left.
-const NAMES: usize = 11;
+pub(in crate::cli) const NAMES: usize = 11;
 
 /// Width of the other end of a link.
 const WHO: usize = 28;
@@ -24,21 +24,21 @@ const FIELD: usize = 200;
 
 /// Whether colours are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Colours {
+pub(in crate::cli) enum Colours {
     No,
     Yes,
 }
 
 /// What a colour says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tone {
+pub(in crate::cli) enum Tone {
     Good,
     Waiting,
     Bad,
 }
 
 impl Colours {
-    fn paint(self, tone: Tone, text: &str) -> String {
+    pub(in crate::cli) fn paint(self, tone: Tone, text: &str) -> String {
         let code = match (self, tone) {
             (Self::No, _) => return text.to_owned(),
             (Self::Yes, Tone::Good) => 32,
@@ -64,7 +64,7 @@ pub(super) fn marks(status: &Value) -> String {
 /// The whole screen.
 pub(super) fn screen(status: &Value, colours: Colours) -> String {
     let mut out = String::new();
-    head(&mut out, status);
+    head(&mut out, status, colours);
     why(&mut out, status, colours);
     checklist(&mut out, status, colours);
     sources(&mut out, status);
@@ -82,7 +82,7 @@ fn row(out: &mut String, name: &str, text: &str) {
 }
 
 /// The same, and the lines below begin at that column.
-fn hanging(out: &mut String, name: &str, text: &str, column: usize) {
+pub(in crate::cli) fn hanging(out: &mut String, name: &str, text: &str, column: usize) {
     let mut line = format!("{name:<NAMES$}{text}");
     // Nothing is broken in front of the text: a line that went on would never get shorter.
     let mut from = NAMES;
@@ -190,7 +190,7 @@ fn fault(value: &Value, name: &str) -> String {
     format!("{} ({})", text(value, "Text"), text(value, name))
 }
 
-fn head(out: &mut String, status: &Value) {
+fn head(out: &mut String, status: &Value, colours: Colours) {
     let first = format!("{} ({})", text(status, "Vehicle"), text(status, "Role"));
     row(out, "Vehicle", &first);
     let program = format!(
@@ -203,6 +203,30 @@ fn head(out: &mut String, status: &Value) {
     if flag(status, "ListenOnly") == Some(true) {
         row(out, "", "listens only: sends nothing to any bus");
     }
+    // Gateways before this record have none.
+    if let Some(record) = status.get("RealTime").filter(|record| record.is_object()) {
+        row(out, "Real time", &real_time(record, colours));
+    }
+}
+
+/// Whether the kernel gave what keeps the gateway in time.
+fn real_time(record: &Value, colours: Colours) -> String {
+    let (granted, refused) =
+        (number(record, "Threads").unwrap_or(0.0), number(record, "Refused").unwrap_or(0.0));
+    let threads = if refused > 0.0 {
+        let why = text(record, "RefusedWhy");
+        colours.paint(Tone::Bad, &format!("{refused} threads without priority: {why}"))
+    } else if granted > 0.0 {
+        format!("{granted} threads at real-time priority")
+    } else {
+        "no priority asked for".to_owned()
+    };
+    let memory = match flag(record, "MemoryLocked") {
+        Some(true) => "memory locked".to_owned(),
+        Some(false) => colours.paint(Tone::Bad, &format!("memory not locked: {}", text(record, "MemoryWhy"))),
+        None => "no locked memory asked for".to_owned(),
+    };
+    format!("{threads}; {memory}")
 }
 
 /// The state and why.
@@ -319,7 +343,7 @@ fn buses(out: &mut String, status: &Value, colours: Colours) {
 }
 
 /// Bits per second as people say it.
-fn bit_rate(bps: f64) -> String {
+pub(in crate::cli) fn bit_rate(bps: f64) -> String {
     if bps >= 1e6 { format!("{} M", bps / 1e6) } else { format!("{} k", bps / 1e3) }
 }
 

@@ -25,7 +25,7 @@ pub fn rounded(value: f64, parts: f64) -> f64 {
     (value * parts).round() / parts
 }
 
-/// What does not change while the process runs.
+/// What does not change while the process runs, but by a reload: digest, effective configuration and who may ask for a stop.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// Version and commit.
@@ -77,6 +77,21 @@ pub struct BusFacts {
     pub error_messages: u64,
     /// Frames lost in the kernel before they were read.
     pub dropped: u64,
+}
+
+/// What keeps the gateway in time, as the kernel gave it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RealTimeFacts {
+    /// Threads at real-time priority.
+    pub granted: u32,
+    /// Threads that should be and are not.
+    pub refused: u32,
+    /// Why.
+    pub refused_why: Option<&'static str>,
+    /// Whether memory is locked; none where nobody has asked for it.
+    pub memory_locked: Option<bool>,
+    /// Why it is not.
+    pub memory_why: Option<&'static str>,
 }
 
 /// One frame that the gateway sends.
@@ -142,6 +157,8 @@ pub struct Facts {
     pub door_to_bus: Option<Percentiles>,
     /// The simulated car, where one stands in.
     pub car: Option<CarFacts>,
+    /// Priority and memory.
+    pub real_time: RealTimeFacts,
     /// What is counted, in a person's words.
     pub counters: Vec<(&'static str, u64)>,
     /// What the tunnels count.

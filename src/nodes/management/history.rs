@@ -36,8 +36,17 @@ pub const DEVICE: &str = "DeviceEvents";
 pub const ALL: &str = "GwAll";
 
 /// Topics of the gateway as a whole.
-pub const GATEWAY_TOPICS: [&str; 8] =
-    ["StateChanged", "Trip", "Reaction", "Armed", "ForeignWriter", "DropsCrossed", "Requested", "Warning"];
+pub const GATEWAY_TOPICS: [&str; 9] = [
+    "StateChanged",
+    "Trip",
+    "Reaction",
+    "Armed",
+    "ForeignWriter",
+    "DropsCrossed",
+    "Requested",
+    "Configured",
+    "Warning",
+];
 
 /// Topics of a bus.
 pub const BUS_TOPICS: [&str; 1] = ["BusStateChanged"];
@@ -97,6 +106,15 @@ pub enum Happening {
         topic: &'static str,
         /// In a person's words.
         text: String,
+    },
+    /// A changed configuration file was taken while the gateway runs: what drives is the same in both.
+    Configured {
+        /// Its digest.
+        digest: String,
+        /// The whole as a record.
+        config: Map<String, Value>,
+        /// Whether a client on another machine may ask for a stop.
+        remote_stop: bool,
     },
     /// What a person should know.
     Warning(String),
@@ -212,6 +230,10 @@ impl History {
             Happening::Car { topic, text } => {
                 let line = format!("assetto: {text}");
                 self.put(at, topic, Some(super::car::CAR.to_owned()), line, [("Why", json!(text))], true);
+            }
+            Happening::Configured { digest, .. } => {
+                let line = format!("configuration {digest} was taken");
+                self.push(at, "Configured", None, line, [("Digest", json!(digest))]);
             }
             Happening::Warning(text) => self.push(at, "Warning", None, text.clone(), []),
         }

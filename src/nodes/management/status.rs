@@ -60,6 +60,7 @@ impl Management {
                 )),
             ),
             ("Latency", Some(Value::Array(self.latency()))),
+            ("RealTime", Some(Value::Object(self.real_time()))),
             ("Events", Some(self.records(now, self.history.last_own(EVENTS)))),
         ]));
         page
@@ -133,6 +134,18 @@ impl Management {
             ("ForMs", self.link_age_ms(now).map(Value::from)),
             ("Why", self.link_text().map(Value::from)),
         ]))
+    }
+
+    /// What keeps it in time, as the kernel gave it.
+    fn real_time(&self) -> Map<String, Value> {
+        let facts = &self.facts.real_time;
+        known([
+            ("Threads", Some(json!(facts.granted))),
+            ("Refused", Some(json!(facts.refused))),
+            ("RefusedWhy", facts.refused_why.map(Value::from)),
+            ("MemoryLocked", facts.memory_locked.map(Value::from)),
+            ("MemoryWhy", facts.memory_why.map(Value::from)),
+        ])
     }
 
     fn latency(&self) -> Vec<Value> {
