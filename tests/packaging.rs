@@ -263,6 +263,13 @@ fn a_file_of_comments_is_not_configured_and_a_wrong_one_is() {
     let check = output(Command::new(OCPCAN).arg("check").arg("--config").arg(deploy("debian/ocpcan.toml")));
     assert_eq!(check.status.code(), Some(78));
     assert!(said(&check).contains("role: is missing"), "{}", said(&check));
+    // What systemd calls after it passed over the start has nothing to do, and nothing to complain about.
+    let mut safe_stop = Command::new(OCPCAN);
+    safe_stop.arg("safe-stop").arg("--config").arg(deploy("debian/ocpcan.toml"));
+    let loud = output(&mut safe_stop);
+    assert_eq!(loud.status.code(), Some(78));
+    let quiet = output(safe_stop.env("SERVICE_RESULT", "exec-condition"));
+    assert_eq!((quiet.status.code(), said(&quiet).as_str()), (Some(0), ""));
 }
 
 /// `can-link` with a kernel and an `ip` of its own.
@@ -543,6 +550,21 @@ fn what_the_package_takes_from_here_exists() {
         }
     }
     assert!(missing.is_empty(), "{missing}");
+}
+
+#[test]
+fn the_release_notes_are_the_changelogs_section_or_nothing_is_released() {
+    let notes = |version: &str| output(Command::new(deploy("release-notes")).arg(version));
+    let text = said(&notes("Unreleased"));
+    assert!(text.contains("`ocpcan run`") && !text.contains("## ["), "{text}");
+    for unknown in ["9.9.9", "Unrel"] {
+        assert_eq!(notes(unknown).status.code(), Some(1), "{unknown}");
+    }
+    // What the workflow calls is here.
+    let workflow = fs::read_to_string(Path::new(ROOT).join(".github/workflows/release.yml")).unwrap();
+    for script in ["deploy/release-notes", "deploy/build-aarch64"] {
+        assert!(workflow.contains(script) && Path::new(ROOT).join(script).exists(), "{script}");
+    }
 }
 
 // Init scripts, under BusyBox.
