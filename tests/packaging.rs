@@ -651,19 +651,27 @@ fn starts_stops_and_restarts(script: &str) {
     let (code, said) = machine.call(script, "start");
     assert_eq!(code, Some(0), "{said}");
     let first = machine.gateway_other_than(0);
-    machine.wait_for_log("SAFE", 1);
+    machine.wait_for_log("INIT -> SAFE", 1);
     assert_eq!(machine.call(script, "start").0, Some(0));
     assert_eq!(BusLock::holder(&machine.bus), Some(first), "started twice is started once");
+
+    // What the gateway asks for is looked at, and taken away.
+    machine.scratch.put("runtime/restart-none0", "");
+    machine.wait_for_log("is no CAN interface's: ignored", 1);
+    assert!(!machine.scratch.path("runtime/restart-none0").exists());
 
     // Killed: safe frames, and another one.
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), nix::sys::signal::Signal::SIGKILL).unwrap();
     let second = machine.gateway_other_than(first);
     machine.wait_for_log("safe frames sent", 1);
+    // Earlier, SIGTERM finds no handler yet.
+    machine.wait_for_log("INIT -> SAFE", 2);
 
     let (code, said) = machine.call(script, "restart");
     assert_eq!(code, Some(0), "{said}");
     machine.gateway_other_than(second);
     machine.wait_for_log("ended, exit 0", 1);
+    machine.wait_for_log("INIT -> SAFE", 3);
 
     let (code, said) = machine.call(script, "stop");
     assert_eq!(code, Some(0), "{said}");
