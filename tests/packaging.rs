@@ -184,6 +184,51 @@ fn a_plain_cross_build_picks_the_configuration_up() {
     assert!(!run.contains("OCPCAN_REV"), "{run}");
 }
 
+#[test]
+fn cross_is_given_a_rustup_that_changes_nothing() {
+    let scratch = Scratch::new("rustup");
+    let real =
+        scratch.program("real", "#!/bin/sh\necho \"$*\" >> \"$LOG\"\necho 'stable-x (active, default)'\n");
+    let rustup = |words: &str| {
+        let _ = fs::remove_file(scratch.path("log"));
+        let done = output(
+            Command::new(deploy("cross/rustup"))
+                .args(words.split_whitespace())
+                .env("LOG", scratch.path("log"))
+                .env("OCPCAN_RUSTUP", &real),
+        );
+        (done.status.success(), said(&done), scratch.read("log"))
+    };
+    // As an older rustup said it, which cross understands.
+    assert_eq!(
+        rustup("toolchain list"),
+        (true, "stable-x (default)\n".to_owned(), "toolchain list\n".to_owned())
+    );
+    for list in ["target list --toolchain stable", "component list --toolchain stable"] {
+        assert_eq!(rustup(list).2, format!("{list}\n"));
+    }
+    for change in [
+        "toolchain add stable --profile minimal",
+        "toolchain install stable",
+        "target add aarch64-unknown-linux-gnu",
+        "component add rust-src",
+        "self update",
+        "update",
+        "default nightly",
+        "",
+    ] {
+        let (success, said, log) = rustup(change);
+        assert!(!success && said.contains("refused") && log.is_empty(), "{change}: {said}{log}");
+    }
+    // Nor is cross called before it has this one: it changes toolchains even when asked for its version.
+    let script = fs::read_to_string(deploy("build-aarch64")).unwrap();
+    let calls: Vec<&str> = script.lines().filter(|line| line.contains("bin/cross\"")).collect();
+    assert_eq!(calls.len(), 1, "{calls:?}");
+    assert!(!script.contains("--version\""), "no tool is asked for its version");
+    let guarded = script.find("guard_rustup \"$1\"").unwrap();
+    assert!(guarded < script.find(calls[0]).unwrap());
+}
+
 // The limit for glibc.
 
 fn glibc_need(file: &Path, limit: &str) -> Output {
