@@ -615,12 +615,12 @@ fn the_release_notes_are_the_changelogs_section_or_nothing_is_released() {
 // Init scripts, under BusyBox.
 
 /// A system of BusyBox alone, with the scripts as a package would put them there.
-struct Box {
+struct BusyBox {
     scratch: Scratch,
     bus: BusAddress,
 }
 
-impl Box {
+impl BusyBox {
     fn new(name: &str) -> Self {
         let scratch = Scratch::new(name);
         let applets = scratch.path("bin");
@@ -684,7 +684,7 @@ impl Box {
     }
 }
 
-impl Drop for Box {
+impl Drop for BusyBox {
     fn drop(&mut self) {
         // A failed test must leave nothing running; a good one has left nothing.
         let _ = self.call("S80ocpcan", "stop");
@@ -692,7 +692,7 @@ impl Drop for Box {
 }
 
 fn starts_stops_and_restarts(script: &str) {
-    let machine = Box::new(script);
+    let machine = BusyBox::new(script);
     let (code, said) = machine.call(script, "start");
     assert_eq!(code, Some(0), "{said}");
     let first = machine.gateway_other_than(0);
@@ -753,7 +753,7 @@ fn the_busybox_script_starts_stops_and_restarts_a_gateway() {
 #[test]
 fn the_lsb_script_starts_stops_and_restarts_a_gateway_and_tells_its_status() {
     starts_stops_and_restarts("ocpcan.lsb");
-    let machine = Box::new("status");
+    let machine = BusyBox::new("status");
     assert_eq!(machine.call("ocpcan.lsb", "status").0, Some(3));
     assert_eq!(machine.call("ocpcan.lsb", "start").0, Some(0));
     machine.gateway_other_than(0);
