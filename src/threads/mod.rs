@@ -212,14 +212,7 @@ impl Gateway {
             threads.push(spawner.spawn(Thread::Tcpcan, "tcpcan".to_owned(), move || tcpcan::run(&tcpcan))?);
         }
         let (car_news_tx, car_news) = channel(Edge::CarNews);
-        if let Some(plan) = config.car.clone() {
-            let ends = assetto::Ends {
-                plan,
-                buses: config.plan.buses.clone(),
-                news: car_news_tx,
-                shared: Arc::clone(&shared),
-                listen_only: options.listen_only,
-            };
+        if let Some(ends) = car_ends(config, options.listen_only, car_news_tx, &shared) {
             threads.push(spawner.spawn(Thread::Assetto, "assetto".to_owned(), move || assetto::run(ends))?);
         }
         let (events, tunnel_news) = (events_rx, news_rx);
@@ -286,6 +279,17 @@ fn management_ends(
         events: events.clone(),
         shared: Arc::clone(shared),
     })
+}
+
+/// What the assetto thread needs; none where no simulated car stands in.
+fn car_ends(
+    config: &Config,
+    listen_only: bool,
+    news: Tx<CarNews>,
+    shared: &Arc<Shared>,
+) -> Option<assetto::Ends> {
+    let (plan, buses) = (config.car.clone()?, config.plan.buses.clone());
+    Some(assetto::Ends { plan, buses, news, shared: Arc::clone(shared), listen_only })
 }
 
 /// The tunnels that the configuration asks for, with what each must know of its bus.

@@ -161,6 +161,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "two threads are what the test is about")]
     fn a_reader_never_sees_half_of_a_set() {
         let cell = Arc::new(CarCell::default());
         let mut sample = Some(alike(7));
