@@ -141,11 +141,7 @@ impl Gateway {
             peers: peers_tx,
             shared: Arc::clone(&shared),
         };
-        let form = match config.ocp.user_data {
-            ConfiguredForm::Auto => UserForm::Auto,
-            ConfiguredForm::Bare => UserForm::Bare,
-            ConfiguredForm::Wrapped => UserForm::Wrapped,
-        };
+        let form = user_form(config);
         let ocp_node = OcpNode::new(&config.plan, config.settings, form).map_err(StartError::UserPaths)?;
         let mut can_ends = Vec::with_capacity(config.plan.buses.len());
         for (bus, plan) in config.plan.buses.iter().enumerate() {
@@ -279,6 +275,15 @@ fn management_ends(
         events: events.clone(),
         shared: Arc::clone(shared),
     })
+}
+
+/// How `client_user_data` is wrapped, in the words of the protocol's room.
+const fn user_form(config: &Config) -> UserForm {
+    match config.ocp.user_data {
+        ConfiguredForm::Auto => UserForm::Auto,
+        ConfiguredForm::Bare => UserForm::Bare,
+        ConfiguredForm::Wrapped => UserForm::Wrapped,
+    }
 }
 
 /// What the assetto thread needs; none where no simulated car stands in.
