@@ -123,6 +123,8 @@ fn feeds_that_cannot_be_meant_are_refused() {
     refused(&[("lon = 14.7647", "lon = 14.7647\nnorth = 1")], "assetto.map.north", &["unknown key"]);
     let to = [("[assetto.map]", "on_real_bus = true\n[assetto.map]")];
     refused(&to, "assetto.on_real_bus", &["VEHICLE_STATE is also this gateway's feedback"]);
+    let to = [("SPEED_KPH = { source = \"assetto.speed_kph\" }", "SPEED_KPH = { value = 0 }")];
+    refused(&to, "assetto", &["VEHICLE_STATE: [standstill] reads it"]);
     let to = [("GEAR = { source", "GEAR = { kind = \"brake\", source")];
     refused(&to, "assetto.send.VEHICLE_STATE.signals.GEAR.kind", &["tells how it is"]);
 }

@@ -236,7 +236,11 @@ fn mapped(out: &mut String, plan: &Plan, signal: &SignalPlan) -> fmt::Result {
         StopProfile::Ramp { per_s } => format!("by {}/s while stopping", Short(per_s)),
     };
     let still = if signal.at_standstill { "; changes at standstill only" } else { "" };
-    writeln!(out, "    safe     {}, {stop}{still}", Short(signal.safe))?;
+    if signal.safe.is_nan() {
+        writeln!(out, "    safe     none: while the car does not tell this value, the frame is not sent")?;
+    } else {
+        writeln!(out, "    safe     {}, {stop}{still}", Short(signal.safe))?;
+    }
     if let Some(confirm) = &signal.confirm {
         let of = reference(&plan.receive, confirm.signal);
         writeln!(out, "    feedback {of} within {}", Short(confirm.tolerance))?;

@@ -76,7 +76,7 @@ pub(super) fn car(news: &CarNews, config: &Config) -> String {
             let what = match (standing, age) {
                 (Standing::Live, _) => format!("{car} is live"),
                 (Standing::Loading, _) => format!("{car}: its driver is loading the track"),
-                (Standing::NoCar, _) => "the server answers, and our car is not there".to_owned(),
+                (Standing::NoCar, _) => "it answers, and our car is not there".to_owned(),
                 (Standing::NoAnswer, None) => "no answer; asking again".to_owned(),
                 (Standing::NoAnswer, Some(age)) => {
                     format!("no answer for {:.1} s; asking again", age.as_secs_f64())
@@ -95,7 +95,7 @@ pub(super) fn car(news: &CarNews, config: &Config) -> String {
             format!("bus {} is gone: the car sends nothing there", bus_name(config, *bus))
         }
         CarNews::PhysicalBus(bus) => format!(
-            "bus {} is a physical one: a simulated car belongs on vcan or sim:NAME and sends nothing there              (assetto.on_real_bus = true if it must)",
+            "bus {} is a physical one: a simulated car belongs on vcan or sim:NAME and sends nothing there (assetto.on_real_bus = true if it must)",
             bus_name(config, *bus)
         ),
         CarNews::BusUnavailable { bus, cause } => {

@@ -380,9 +380,11 @@ impl Main {
     }
 
     /// Writes down what the simulated car has to tell.
-    fn take_car_news(&self, gateway: &Gateway) {
+    fn take_car_news(&mut self, gateway: &Gateway) {
         while let Some(news) = gateway.car_news.take() {
+            self.screen.erase();
             self.log.line(format_args!("assetto: {}", happening::car(&news, &self.config)));
+            self.screen.draw();
             gateway.tell(happening::of_car(&news, &self.config));
         }
     }

@@ -7,15 +7,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Role;
 use super::buses::Buses;
-use super::mapping::{reach, resting};
+use super::mapping::reach;
 use super::problem::{Findings, Place as _, nearest};
 use super::reader::{Item, Table};
 use super::receive::Receives;
 use super::send::{self, Mapping};
 use super::shape::{self, Described};
 use super::sources::CAR;
+use crate::can::Id;
 use crate::signals::car::{CarFeed, CarSettings, GivenBy, MapOrigin, Value, WantedCar};
-use crate::signals::plan::{Kind, SendPlan, SignalPlan, StopProfile};
+use crate::signals::plan::{Kind, SendPlan, SignalPlan, SpeedPlan, StopProfile};
 use crate::signals::source::Source;
 use crate::signals::transform::Transform;
 use crate::time::Duration;
@@ -257,11 +258,14 @@ impl<'a> Mapping<'a> for Signals<'_, 'a> {
 
     fn signal(&mut self, table: &Table<'a>, about: &Described) -> Option<SignalPlan> {
         table.refuse(&VEHICLE_KEYS);
-        let advice = "say what is sent while the car does not tell this value";
-        let safe = resting(table, about, "safe", advice, advice);
-        let (source, transform) = self.value(table, about, safe)?;
+        // Without the key, a frame with a value that the car does not tell is not sent: 0 would be a lie.
+        let safe = match table.item("safe") {
+            Some(item) => shape::exact(item, table, about),
+            None => Some(f64::NAN),
+        };
+        let (source, transform) = self.value(table, about, None)?;
         let safe = safe?;
-        let (min, max) = reach(source, &transform, safe);
+        let (min, max) = reach(source, &transform, if safe.is_nan() { transform.out_low } else { safe });
         Some(SignalPlan {
             name: about.name.clone(),
             codec: about.codec,
@@ -335,12 +339,28 @@ pub(super) fn frames<'a>(
     receives: &Receives<'a>,
     known: Known,
     commands: &[SendPlan],
+    speed: Option<&SpeedPlan>,
 ) -> (Vec<SendPlan>, bool) {
     let findings = table.findings;
     let real_item = table.item("on_real_bus");
     let on_real_bus = table.flag("on_real_bus").unwrap_or(false);
     let frames = send::read(table, buses, &mut Signals { receives, known });
+    let standstill = speed.and_then(|speed| {
+        let plan = receives.plans.get(speed.signal.receive)?;
+        Some((plan.bus, plan.id, &plan.signals.get(speed.signal.signal)?.name))
+    });
     for frame in &frames {
+        let is_constant = |(bus, id, name): (usize, Id, &String)| {
+            let same =
+                |signal: &&SignalPlan| signal.name == *name && matches!(signal.source, Source::Constant(_));
+            frame.bus == bus && frame.id == id && frame.signals.iter().find(same).is_some()
+        };
+        if standstill.is_some_and(is_constant) {
+            findings.at(
+                table,
+                format!("{}: [standstill] reads it, so its speed cannot be a constant", frame.name),
+            );
+        }
         if let Some(command) = commands.iter().find(|other| other.bus == frame.bus && other.id == frame.id) {
             findings.at(
                 table,
@@ -363,7 +383,8 @@ pub(super) fn frames<'a>(
     if let (Some(item), true) = (real_item, on_real_bus) {
         findings.warn(
             item.path(),
-            "frames of a simulated car go out on a physical bus: real control units hear them",
+            "frames of a simulated car go out on a physical bus: real control units hear them; and what [report] takes from it is \
+             not the real vehicle's",
         );
     }
     (frames, on_real_bus)

@@ -333,7 +333,7 @@ fn resolve(root: Table<'_>, files: &Files<'_>, mut digest: Digest) -> Option<Con
     let feed = car_table.as_ref().map(assetto::feed);
     let (report, position) = receives.report(&root, feed.as_ref().map(|(_, known)| *known));
     let car = car_table.zip(feed).and_then(|(table, (settings, known))| {
-        let (send, on_real_bus) = assetto::frames(&table, &buses, &receives, known, &send);
+        let (send, on_real_bus) = assetto::frames(&table, &buses, &receives, known, &send, speed.as_ref());
         table.finish();
         Some(CarPlan { settings: settings?, send, on_real_bus })
     });

@@ -175,13 +175,14 @@ impl AssettoNode {
                 Presence::Unknown | Presence::Loaded => Standing::Stale,
             },
             Line::Game(client) if client.is_silent() => Standing::NoAnswer,
+            Line::Game(_) if self.sample.is_none() => Standing::NoCar,
             Line::Game(_) => Standing::Stale,
         }
     }
 
     /// Takes a datagram. One of another host is counted and not looked at.
     pub fn handle_datagram(&mut self, now: Instant, from: IpAddr, bytes: &[u8]) {
-        if from != self.settings.feed.address().ip() {
+        if from != self.settings.feed.address().ip().to_canonical() {
             self.counts.strangers += 1;
             return;
         }

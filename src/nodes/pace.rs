@@ -34,11 +34,16 @@ impl Pace {
         self.last_sent.map_or(Instant::ZERO, |sent| sent + min_gap).min(self.next_due)
     }
 
-    /// The frame was packed: the beat goes on where it was kept, and begins anew after a delay.
-    pub fn advance(&mut self, now: Instant, plan: &SendPlan) {
+    /// The frame is withheld this time: the beat goes on, and the counter does not.
+    pub fn skip(&mut self, now: Instant, plan: &SendPlan) {
         let kept = self.next_due + plan.period;
         self.next_due = if kept > now { kept.min(now + plan.period) } else { now + plan.period };
         self.last_sent = Some(now);
+    }
+
+    /// The frame was packed: the beat goes on where it was kept, and begins anew after a delay.
+    pub fn advance(&mut self, now: Instant, plan: &SendPlan) {
+        self.skip(now, plan);
         self.counter = plan.counter.map_or(0, |counter| counter.next(self.counter));
     }
 }

@@ -35,8 +35,17 @@ const BURST: usize = 256;
 /// Time between two attempts to have a socket.
 const REOPEN: Duration = Duration::from_millis(500);
 
-/// A car that comes and goes many times a second is told once in this time, as it is then.
+/// A car that comes and goes is told once in this time, as it is then; while that goes on, the time doubles.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
+
+/// Up to this.
+const TELL_AGAIN_MAX: Duration = Duration::from_secs(300);
+
+/// A feed that has not answered for so long from the start on is told.
+const FIRST_ANSWER: Duration = Duration::from_secs(3);
+
+/// A turn that took so long was no turn: the process was stopped or starved, and what waited in the socket is as old as that.
+const PAUSE: Duration = Duration::from_millis(150);
 
 /// What the thread starts with.
 pub(super) struct Ends {
@@ -68,8 +77,13 @@ struct Thread {
     on_real_bus: bool,
     news: Tx<CarNews>,
     shared: Arc<Shared>,
-    told: (Standing, Option<u8>),
+    /// None before the first word.
+    told: Option<(Standing, Option<u8>)>,
     tell_at: Instant,
+    tell_wait: Duration,
+    /// It has changed since, and back perhaps, before it could be told.
+    is_restless: bool,
+    turned_at: Instant,
     buffer: Box<[u8]>,
 }
 
@@ -89,10 +103,8 @@ pub(super) fn run(ends: Ends) {
         })
         .collect();
     let stale_after = settings.stale_after();
-    let node = AssettoNode::new(settings, now);
-    let slot = node.slot();
     let mut thread = Thread {
-        node,
+        node: AssettoNode::new(settings, now),
         frames: StandIn::new(send, stale_after),
         socket: None,
         socket_at: now,
@@ -101,8 +113,11 @@ pub(super) fn run(ends: Ends) {
         on_real_bus,
         news,
         shared,
-        told: (Standing::NoAnswer, slot),
-        tell_at: now,
+        told: None,
+        tell_at: now + FIRST_ANSWER,
+        tell_wait: TELL_AGAIN,
+        is_restless: false,
+        turned_at: now,
         buffer: vec![0; ASSETTO_DATAGRAM].into_boxed_slice(),
     };
     while !thread.shared.ended() {
@@ -165,12 +180,16 @@ impl Thread {
     }
 
     fn receive(&mut self) {
+        let now = clock::now();
+        let paused_at = (now.since(self.turned_at) > PAUSE).then_some(self.turned_at);
+        self.turned_at = now;
         let Some(socket) = &self.socket else { return };
         for _ in 0..BURST {
             // An error is the network's answer to a question that nobody took: it is asked again.
             let Ok((len, from)) = socket.recv_from(&mut self.buffer) else { break };
             if let Some(bytes) = self.buffer.get(..len) {
-                self.node.handle_datagram(clock::now(), from.ip().to_canonical(), bytes);
+                let at = paused_at.unwrap_or_else(clock::now);
+                self.node.handle_datagram(at, from.ip().to_canonical(), bytes);
             }
         }
     }
@@ -190,14 +209,28 @@ impl Thread {
         car.publish(self.node.sample());
         let (standing, slot) = (self.node.standing(now), self.node.slot());
         car.publish_feed(standing, slot, &self.node.counts());
-        // The start, before anybody can have answered, is no news.
-        let is_news = self.told != (standing, slot) && now >= self.tell_at;
-        if is_news {
-            let age = self.node.sample().map(|sample| now.since(sample.at));
-            self.news.offer(CarNews::Standing { standing, slot, age });
-            self.told = (standing, slot);
-            self.tell_at = now + TELL_AGAIN;
+        self.tell(now, standing, slot);
+    }
+
+    fn tell(&mut self, now: Instant, standing: Standing, slot: Option<u8>) {
+        if self.told == Some((standing, slot)) {
+            if now >= self.tell_at + self.tell_wait {
+                (self.tell_wait, self.is_restless) = (TELL_AGAIN, false);
+            }
+            return;
         }
+        // At the start everything is news at once but that nobody has answered yet.
+        let is_first = self.told.is_none() && standing != Standing::NoAnswer;
+        if now < self.tell_at && !is_first {
+            self.is_restless |= self.told.is_some();
+            return;
+        }
+        let age = self.node.sample().map(|sample| now.since(sample.at));
+        self.news.offer(CarNews::Standing { standing, slot, age });
+        self.told = Some((standing, slot));
+        self.tell_wait =
+            if self.is_restless { (self.tell_wait * 2).min(TELL_AGAIN_MAX) } else { self.tell_wait };
+        (self.tell_at, self.is_restless) = (now + self.tell_wait, false);
     }
 
     fn send_frames(&mut self, now: Instant) {

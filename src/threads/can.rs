@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::fault_point;
 use crate::can::{Frame, Id};
-use crate::io::canbus::{Accept, BusAddress, OpenError, Port, PortOptions, RecvError};
+use crate::io::canbus::{Accept, BusAddress, OpenCause, OpenError, Port, PortOptions, RecvError};
 use crate::io::clock;
 use crate::limits::TRANSMIT_QUEUE;
 use crate::signals::plan::Echo;
@@ -36,6 +36,8 @@ pub(super) struct Ends {
     pub(super) address: BusAddress,
     pub(super) fd: bool,
     pub(super) echo: Echo,
+    /// A physical bus is refused.
+    pub(super) virtual_only: bool,
     pub(super) own_ids: Vec<Id>,
     pub(super) feedback_ids: Vec<Id>,
     pub(super) to_watchdog: Tx<Arrival>,
@@ -84,6 +86,9 @@ impl Ends {
             ..PortOptions::default()
         };
         let actuator = Port::open(&self.address, &writing)?;
+        if self.virtual_only && !actuator.facts().is_ok_and(|facts| facts.is_virtual) {
+            return Err(OpenError { bus: self.address.clone(), cause: OpenCause::Physical });
+        }
         let proof = Proof::of(&actuator);
         if !proof.queue {
             let what = "transmit queue longer than 64 frames: set txqueuelen 10";

@@ -151,6 +151,8 @@ impl Gateway {
                 address,
                 fd: plan.fd,
                 echo: plan.echo,
+                // A simulator's feedback must not move real actuators.
+                virtual_only: config.car.as_ref().is_some_and(|car| !car.on_real_bus),
                 own_ids: node.own_ids(bus).collect(),
                 feedback_ids: config.plan.receive.iter().filter(|r| r.bus == bus).map(|r| r.id).collect(),
                 to_watchdog: to_watchdog_tx.clone(),

@@ -166,7 +166,11 @@ fn a_hangup_as_a_service_reloads_the_whole_file_or_nothing_and_never_while_it_dr
     stand_down(&service);
 
     hang_up("nothing changes; configuration");
-    assert!(service.log().contains("problem in") || service.log().contains("problems in"), "{}", service.log());
+    assert!(
+        service.log().contains("problem in") || service.log().contains("problems in"),
+        "{}",
+        service.log()
+    );
     assert_eq!(digest(), first);
 
     std::fs::write(&service.config, &good).unwrap();

@@ -32,6 +32,8 @@ pub enum OpenCause {
     TooManyFilters,
     /// CAN FD is asked for and the interface has none.
     NoFd,
+    /// It is a physical bus, and the caller wants none.
+    Physical,
     /// The program that hosts the built-in bus did not answer in a second.
     HubSilent,
     /// Any other errno.
@@ -52,6 +54,11 @@ impl fmt::Display for OpenError {
                 f,
                 "{bus}: no such interface; `ip -br link` lists them, `sim:{}` needs none",
                 bus.name()
+            ),
+            OpenCause::Physical => write!(
+                f,
+                "{bus}: is a physical bus, and with a simulated car a gateway opens vcan and sim:NAME only \
+                 (take [assetto] out; assetto.on_real_bus = true if the car must be heard there)"
             ),
             OpenCause::Down => write!(
                 f,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::proto::assetto::command::CURRENT_SESSION;
-use crate::proto::assetto::{Command, Event};
+use crate::proto::assetto::{Command, Event, Session};
 use crate::time::{Duration, Instant};
 
 /// Pause between two questions: that of a common plugin library. Servers do not take bursts.
@@ -36,7 +36,8 @@ pub struct Client {
     /// Last event, or last time that silence was noticed.
     heard: Instant,
     is_silent: bool,
-    is_assetto_server: bool,
+    /// It has sent a narrow weather: no AssettoServer does.
+    is_narrow: bool,
 }
 
 impl Client {
@@ -50,7 +51,7 @@ impl Client {
             next_send: now,
             heard: now,
             is_silent: true,
-            is_assetto_server: false,
+            is_narrow: false,
         };
         client.ask(Question::Session);
         client.ask(Question::Interval);
@@ -100,7 +101,7 @@ impl Client {
                 self.ask(Question::Interval);
             }
             Event::NewSession(session) => {
-                self.is_assetto_server |= session.is_weather_wide;
+                self.look_at(session);
                 // Cars stay where they are, positions stop.
                 self.ask(Question::Interval);
                 self.ask(Question::Session);
@@ -108,7 +109,7 @@ impl Client {
                     self.ask_about(car);
                 }
             }
-            Event::SessionInfo(session) => self.is_assetto_server |= session.is_weather_wide,
+            Event::SessionInfo(session) => self.look_at(session),
             // While it loads, the answer would be that nobody is there.
             Event::NewConnection(who) | Event::ConnectionClosed(who) => {
                 self.known.remove(&who.car_id);
@@ -156,12 +157,21 @@ impl Client {
         !core::mem::replace(&mut self.is_silent, true)
     }
 
-    /// The last word: no more positions. Not to AssettoServer, which takes a period of zero for one without a pause.
+    /// The last word: no more positions. Only to a server that is known not to be AssettoServer, which takes a period of zero
+    /// for one without a pause; an empty weather is the same in both.
     pub const fn farewell(&self) -> Option<Command<'static>> {
-        if self.is_assetto_server || self.is_silent {
-            None
-        } else {
+        if self.is_narrow && !self.is_silent {
             Some(Command::RealtimePosInterval { interval_ms: 0 })
+        } else {
+            None
+        }
+    }
+
+    fn look_at(&mut self, session: &Session<'_>) {
+        if session.is_weather_wide {
+            self.is_narrow = false;
+        } else if !session.weather_graph.is_empty() {
+            self.is_narrow = true;
         }
     }
 }
@@ -169,7 +179,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::assetto::{CarUpdate, Connection, Session};
+    use crate::proto::assetto::{CarUpdate, Connection, Text};
 
     const SESSION: Command<'static> = Command::GetSessionInfo { session_index: -1 };
     const INTERVAL: Command<'static> = Command::RealtimePosInterval { interval_ms: 100 };
@@ -212,8 +222,11 @@ mod tests {
         assert!(!client.handle_timeout(at(9_500)), "said once");
         assert_eq!(asked(&mut client, 9_500), [SESSION, INTERVAL]);
         assert!(client.handle_event(at(9_900), &Event::SessionInfo(Session::default())));
+        assert_eq!(client.farewell(), None, "no weather: it may be any server");
+        let narrow = Session { weather_graph: Text::from("3_clear"), ..Session::default() };
+        client.handle_event(at(9_900), &Event::SessionInfo(narrow));
         assert_eq!(client.farewell(), Some(Command::RealtimePosInterval { interval_ms: 0 }));
-        let wide = Session { is_weather_wide: true, ..Session::default() };
+        let wide = Session { is_weather_wide: true, ..narrow };
         client.handle_event(at(9_901), &Event::SessionInfo(wide));
         assert_eq!(client.farewell(), None, "it would never pause again");
     }

@@ -1,7 +1,7 @@
 //! The frames that a simulated car sends in the place of a vehicle.
 //!
 //! Owns their beat and their counters. Relies on the mapping of `signals` and on [`CarSample`]. Never sends a frame while
-//! the car is stale: a receiver sees then what it sees of an ECU that has fallen silent, and not a vehicle that seems to
+//! the car is stale, or with a value that is not known and has no `safe`: a receiver sees then what it sees of an ECU that has fallen silent, and not a vehicle that seems to
 //! stand.
 
 use crate::can::Frame;
@@ -15,7 +15,7 @@ use crate::time::{Duration, Instant};
 /// The frames of one simulated car.
 #[derive(Debug)]
 pub struct StandIn {
-    frames: Vec<(SendPlan, Pace, Vec<f64>)>,
+    pub(super) frames: Vec<(SendPlan, Pace, Vec<f64>)>,
     stale_after: Duration,
 }
 
@@ -42,8 +42,16 @@ impl StandIn {
             if now < pace.due(plan.mode, Some(sample.at)) {
                 continue;
             }
+            let mut is_known = true;
             for (value, signal) in values.iter_mut().zip(&plan.signals) {
-                *value = shown(signal, read(signal, sample));
+                let reading = read(signal, sample);
+                // Without a `safe` of its own, what is not known is not made up.
+                is_known &= !(reading == Reading::Missing && signal.safe.is_nan());
+                *value = shown(signal, reading);
+            }
+            if !is_known {
+                pace.skip(now, plan);
+                continue;
             }
             let packed =
                 pack::frame(plan, pace.counter, false, || plan.signals.iter().zip(values.iter().copied()));

@@ -219,6 +219,9 @@ fn it_asks_again_after_a_session_a_start_and_while_our_car_is_quiet() {
         assert!(ms < 1_500 || ms % 1_000 == 400 || questions.contains(&INTERVAL), "{ms}: {questions:?}");
     }
     let mut out = [0; QUESTION_BYTES];
+    assert_eq!(node.farewell(&mut out), None, "it may be AssettoServer");
+    let narrow = Session { weather_graph: Text::from("3_clear"), ..Session::default() };
+    says(&mut node, at(9_000), &Event::SessionInfo(narrow));
     let len = node.farewell(&mut out).unwrap();
     assert_eq!(Command::decode(&out[..len]), Ok(Command::RealtimePosInterval { interval_ms: 0 }));
 }
@@ -264,7 +267,7 @@ fn a_game_tells_pedals_and_no_motion() {
         node.handle_datagram(at(ms), HOST, &bytes[..len]);
     };
     say(&mut node, 10, &GameMessage::Handshake(Handshake::default()));
-    assert_eq!(node.standing(at(10)), Standing::Stale, "it answers, and nothing came yet");
+    assert_eq!(node.standing(at(10)), Standing::NoCar, "it answers, and nothing came yet");
     node.poll_transmit(at(10), &mut out);
     assert_eq!(Request::decode(&out).unwrap().operation, Operation::SubscribeUpdate);
     let step = |z: f32| RtCarInfo {
@@ -430,6 +433,14 @@ fn its_frames_keep_their_beat_and_fall_silent_with_the_car() {
         assert_eq!(frames.poll(at(ms), index + 1, Some(&sample)), None, "once");
     }
     assert_eq!(counters, (0..16).collect::<Vec<_>>(), "at 0, 20 .. 300 and never after");
+    // What has no safe value and is not known is withheld, and the counter does not go on.
+    let mut strict = stand_in();
+    strict.frames[0].0.signals[2].safe = f64::NAN;
+    assert_eq!(strict.poll(at(0), 0, Some(&sample)), None);
+    assert_eq!(strict.poll_timeout(at(0), Some(&sample)), Some(at(20)), "looked at again in a period");
+    sample.set(Value::LastLapMs, 9.0);
+    assert_eq!(strict.poll(at(20), 0, Some(&sample)).map(|(.., frame)| frame.payload()[3]), Some(0));
+    sample.set(Value::LastLapMs, f64::NAN);
     sample.at = at(1_000);
     sample.set(Value::Gear, -1.0);
     let (.., frame) = frames.poll(at(1_000), 0, Some(&sample)).unwrap();
