@@ -78,7 +78,8 @@ pub(super) fn write(config: &Path, digest: &str, sys: &Path) -> io::Result<()> {
     // What was sealed must be on the disk too: a power cut in the next minute is what this is for.
     File::open(config)?.sync_all()?;
     fs::rename(&draft, &place)?;
-    let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     File::open(folder)?.sync_all()
 }
 
