@@ -100,7 +100,7 @@ def sequence(frames):
     return [(two.time_ns - one.time_ns) / 1e6 for one, two in zip(frames, frames[1:])]
 
 
-@test(mode="default", deadline_s=240)
+@test(mode="default", deadline_s=420)
 def the_cars_frames_and_the_operators_data_agree_and_go_stale_together(bench):
     """Issue 6, point 3."""
     tap, bus, server, gateway, dbc = start(bench, bench.vcan())
