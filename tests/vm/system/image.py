@@ -110,7 +110,8 @@ class Image:
 
 def ready():
     """The image, made first if this text of the recipe has none yet. Older ones are removed: each is 350 MiB."""
-    image = Image(STORE / f"image-{key()}")
+    folder = STORE / f"image-{key()}"
+    image = Image(folder)
     if image.exists():
         return image
     started = time.monotonic()
@@ -132,7 +133,7 @@ def ready():
     subprocess.run(["tune2fs", "-j", done.disk], check=True, stdout=subprocess.DEVNULL)
     for folder in ("root", "kernel", "apt"):
         shutil.rmtree(work / folder)
-    work.rename(STORE / f"image-{key()}")
+    work.rename(folder)
     print(f"image: made in {time.monotonic() - started:.0f} s", flush=True)
     return image
 
@@ -243,14 +244,14 @@ def cpio(files):
 
 
 def second_stage(image, log):
-    """The packages' own scripts, in the machine itself: three to five minutes of emulation."""
+    """The packages' own scripts, in the machine itself: some minutes of emulation."""
     command = ["qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "1024",
                "-kernel", image.kernel, "-initrd", image.initrd, "-append", "console=ttyAMA0 init=/second-stage panic=-1",
                "-drive", f"file={image.disk},format=raw,if=none,id=disk,cache=unsafe",
                "-device", "virtio-blk-device,drive=disk", "-nodefaults", "-no-reboot", "-display", "none",
                "-serial", f"file:{log}"]
     try:
-        subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, check=True, timeout=1500)
+        subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, check=True, timeout=3000)
     except subprocess.TimeoutExpired:
         pass
     said = log.read_text(errors="replace")
