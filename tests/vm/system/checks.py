@@ -334,12 +334,16 @@ def sandbox(system):
     system.note(f"of socket families 1 to 45 it may not: {dict(refused)}")
     expect(len(told) == len(tries), f"{len(told)} of {len(tries)} answers")
     expect(allowed == wanted, f"more than it needs: {sorted(allowed - wanted)}; less: {sorted(wanted - allowed)}")
-    # The same in a process of the same user without the unit around it: these would work.
-    status, said = system.machine.run(
-        "sleep 300 & p=$!; setpriv --reuid=ocpcan --regid=ocpcan --clear-groups sleep 300 & q=$!; sleep 1; "
-        "perl /bench/inside.pl $q open /var/lib/dpkg/status create /var/tmp/new socket 38 socket 40 exec /bin/true; kill $p $q")
-    open_outside = {line.split(": ")[0] for line in said.splitlines() if line.endswith(": allowed")}
-    expect({"open /var/lib/dpkg/status", "create /var/tmp/new", "exec /bin/true"} <= open_outside,
+    expect(set(refused) == {"EAFNOSUPPORT"}, f"socket families: {refused}")
+    # The same in a process of the same user without the unit around it: there the files open, the program runs, and the
+    # kernel has other families than those five.
+    said = system.ask(
+        "setpriv --reuid=ocpcan --regid=ocpcan --clear-groups sleep 300 & p=$!; sleep 1; perl /bench/inside.pl $p open "
+        "/var/lib/dpkg/status create /var/tmp/new socket 17 socket 38 exec /bin/true; kill $p 2>/dev/null; true")
+    outside = dict(line.split(": ", 1) for line in said.splitlines() if ": " in line)
+    open_there = {name for name, result in outside.items() if result == "allowed"}
+    expect({"open /var/lib/dpkg/status", "create /var/tmp/new", "exec /bin/true"} <= open_there
+           and not outside["socket 17"].startswith("EAFNOSUPPORT"),
            f"the tries prove nothing: outside the unit they say {said}")
 
 

@@ -9,6 +9,7 @@
 # opens something is undone; an exec that is allowed replaces the process, and the caller sees that.
 use strict;
 use warnings;
+no warnings "portable";    # numbers of more than 32 bits
 use Errno ();
 
 my ($ATTACH, $DETACH, $STEP, $GETREGSET, $SETREGSET) = (16, 17, 9, 0x4204, 0x4205);    # linux/ptrace.h
