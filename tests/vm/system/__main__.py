@@ -59,7 +59,8 @@ def run_one(function, system):
     if why is None:
         print(f"ok {function.__name__} ({took}{again})", flush=True)
     else:
-        print(f"FAIL {function.__name__}: {why}", flush=True)
+        first, *rest = why.splitlines()
+        print(f"FAIL {function.__name__}: {first}", *rest, sep="\n  ", flush=True)
         print("\n".join(f"  | {time_s:.3f} {who}: {text}" for time_s, who, text in system.gateway.after(0)[-40:]), flush=True)
     return why is None
 

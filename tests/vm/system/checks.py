@@ -235,35 +235,34 @@ def drives_and_a_fault_ends_it(system):
 # Hurt.
 
 def killed(system, number, what):
-    """A signal to the driving service, then what systemd makes of it; returns the marks."""
+    """A signal to the driving service, then what systemd makes of it: safe frames, and a new process that does not arm."""
     mark, log = system.drives()
     old = system.pid()
     since = int(system.ask(f"date +%s%N; kill -{number} {old}"))
     ms = system.safe_after(since, mark)
     system.gateway.wait_line(r"safe-stop: \d+ safe frames sent", 60, log)
+    up = system.gateway.wait_entry(r"^ocpcan \d", START_LIMIT_S, log)
+    log = system.gateway.place(up)
     system.wait_connected(log)
     new = system.pid()
     expect(new not in (0, old), f"not restarted: process {new}")
-    system.note(f"{what}: first safe frame {ms:.0f} ms later")
-    return mark, log, since
-
-
-@check
-def kill_9(system):
-    """Row 87: SIGKILL in a drive. Safe frames by ExecStopPost, a new process, and no arming while the operator goes on."""
-    mark, log, since = killed(system, "KILL", "SIGKILL")
-    up = system.gateway.wait_entry(r"^ocpcan \d", 5, log)
-    system.note(f"the new process {up[0] * 1e3 - since / 1e6:.0f} ms later")
+    system.note(f"{what}: first safe frame {ms:.0f} ms later, the next process {up[0] * 1e3 - since / 1e6:.0f} ms later")
     system.first_frame(log, mark)
     system.does_not_arm(mark, log)
 
 
 @check
+def kill_9(system):
+    """Row 87: SIGKILL in a drive. Safe frames by ExecStopPost, a new process, and no arming while the operator goes on."""
+    killed(system, "KILL", "SIGKILL")
+
+
+@check
 def sigstop(system):
     """Row 84: the process stands still. systemd's watchdog (1 s) kills it, then as with SIGKILL."""
-    mark, log, _ = killed(system, "STOP", "SIGSTOP, which the watchdog of 1 s ends")
+    log = system.gateway.mark()
+    killed(system, "STOP", "SIGSTOP, which the watchdog of 1 s ends")
     system.gateway.wait_line(r"[Ww]atchdog timeout", 5, log)
-    system.does_not_arm(mark, log)
 
 
 @check
@@ -358,7 +357,7 @@ def security_score(system):
 
 @check
 def memory_and_size(system):
-    """Printed beside the targets; the sandboxed service after its drives."""
+    """Printed beside the targets, not judged by them; the service after its drives."""
     system.start()
     memory = dict(re.findall(r"^(VmRSS|VmHWM|RssAnon|RssFile):\s+(\d+) kB$", system.ask(f"cat /proc/{system.pid()}/status"),
                              re.M))
@@ -366,7 +365,6 @@ def memory_and_size(system):
     system.note(f"resident {int(memory['VmRSS']) / 1024:.2f} MiB (target {MEMORY_TARGET_MIB:g}; anonymous "
                 f"{int(memory['RssAnon']) / 1024:.2f}, files {int(memory['RssFile']) / 1024:.2f}), program "
                 f"{size / 2**20:.2f} MiB (target {PROGRAM_TARGET_MIB:g})")
-    expect(size <= PROGRAM_TARGET_MIB * 2**20, "the program is larger than its target")
 
 
 # Power and kernel.
