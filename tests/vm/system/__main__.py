@@ -62,6 +62,7 @@ def run_one(function, system):
         first, *rest = why.splitlines()
         print(f"FAIL {function.__name__}: {first}", *rest, sep="\n  ", flush=True)
         print("\n".join(f"  | {time_s:.3f} {who}: {text}" for time_s, who, text in system.gateway.after(0)[-40:]), flush=True)
+        system.recover()
     return why is None
 
 
