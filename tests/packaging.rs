@@ -184,6 +184,51 @@ fn a_plain_cross_build_picks_the_configuration_up() {
     assert!(!run.contains("OCPCAN_REV"), "{run}");
 }
 
+#[test]
+fn cross_is_given_a_rustup_that_changes_nothing() {
+    let scratch = Scratch::new("rustup");
+    let real =
+        scratch.program("real", "#!/bin/sh\necho \"$*\" >> \"$LOG\"\necho 'stable-x (active, default)'\n");
+    let rustup = |words: &str| {
+        let _ = fs::remove_file(scratch.path("log"));
+        let done = output(
+            Command::new(deploy("cross/rustup"))
+                .args(words.split_whitespace())
+                .env("LOG", scratch.path("log"))
+                .env("OCPCAN_RUSTUP", &real),
+        );
+        (done.status.success(), said(&done), scratch.read("log"))
+    };
+    // As an older rustup said it, which cross understands.
+    assert_eq!(
+        rustup("toolchain list"),
+        (true, "stable-x (default)\n".to_owned(), "toolchain list\n".to_owned())
+    );
+    for list in ["target list --toolchain stable", "component list --toolchain stable"] {
+        assert_eq!(rustup(list).2, format!("{list}\n"));
+    }
+    for change in [
+        "toolchain add stable --profile minimal",
+        "toolchain install stable",
+        "target add aarch64-unknown-linux-gnu",
+        "component add rust-src",
+        "self update",
+        "update",
+        "default nightly",
+        "",
+    ] {
+        let (success, said, log) = rustup(change);
+        assert!(!success && said.contains("refused") && log.is_empty(), "{change}: {said}{log}");
+    }
+    // Nor is cross called before it has this one: it changes toolchains even when asked for its version.
+    let script = fs::read_to_string(deploy("build-aarch64")).unwrap();
+    let calls: Vec<&str> = script.lines().filter(|line| line.contains("bin/cross\"")).collect();
+    assert_eq!(calls.len(), 1, "{calls:?}");
+    assert!(!script.contains("--version\""), "no tool is asked for its version");
+    let guarded = script.find("guard_rustup \"$1\"").unwrap();
+    assert!(guarded < script.find(calls[0]).unwrap());
+}
+
 // The limit for glibc.
 
 fn glibc_need(file: &Path, limit: &str) -> Output {
@@ -263,6 +308,13 @@ fn a_file_of_comments_is_not_configured_and_a_wrong_one_is() {
     let check = output(Command::new(OCPCAN).arg("check").arg("--config").arg(deploy("debian/ocpcan.toml")));
     assert_eq!(check.status.code(), Some(78));
     assert!(said(&check).contains("role: is missing"), "{}", said(&check));
+    // What systemd calls after it passed over the start has nothing to do, and nothing to complain about.
+    let mut safe_stop = Command::new(OCPCAN);
+    safe_stop.arg("safe-stop").arg("--config").arg(deploy("debian/ocpcan.toml"));
+    let loud = output(&mut safe_stop);
+    assert_eq!(loud.status.code(), Some(78));
+    let quiet = output(safe_stop.env("SERVICE_RESULT", "exec-condition"));
+    assert_eq!((quiet.status.code(), said(&quiet).as_str()), (Some(0), ""));
 }
 
 /// `can-link` with a kernel and an `ip` of its own.
@@ -545,6 +597,21 @@ fn what_the_package_takes_from_here_exists() {
     assert!(missing.is_empty(), "{missing}");
 }
 
+#[test]
+fn the_release_notes_are_the_changelogs_section_or_nothing_is_released() {
+    let notes = |version: &str| output(Command::new(deploy("release-notes")).arg(version));
+    let text = said(&notes("Unreleased"));
+    assert!(text.contains("`ocpcan run`") && !text.contains("## ["), "{text}");
+    for unknown in ["9.9.9", "Unrel"] {
+        assert_eq!(notes(unknown).status.code(), Some(1), "{unknown}");
+    }
+    // What the workflow calls is here.
+    let workflow = fs::read_to_string(Path::new(ROOT).join(".github/workflows/release.yml")).unwrap();
+    for script in ["deploy/release-notes", "deploy/build-aarch64"] {
+        assert!(workflow.contains(script) && Path::new(ROOT).join(script).exists(), "{script}");
+    }
+}
+
 // Init scripts, under BusyBox.
 
 /// A system of BusyBox alone, with the scripts as a package would put them there.
@@ -629,19 +696,27 @@ fn starts_stops_and_restarts(script: &str) {
     let (code, said) = machine.call(script, "start");
     assert_eq!(code, Some(0), "{said}");
     let first = machine.gateway_other_than(0);
-    machine.wait_for_log("SAFE", 1);
+    machine.wait_for_log("INIT -> SAFE", 1);
     assert_eq!(machine.call(script, "start").0, Some(0));
     assert_eq!(BusLock::holder(&machine.bus), Some(first), "started twice is started once");
+
+    // What the gateway asks for is looked at, and taken away.
+    machine.scratch.put("runtime/restart-none0", "");
+    machine.wait_for_log("is no CAN interface's: ignored", 1);
+    assert!(!machine.scratch.path("runtime/restart-none0").exists());
 
     // Killed: safe frames, and another one.
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), nix::sys::signal::Signal::SIGKILL).unwrap();
     let second = machine.gateway_other_than(first);
     machine.wait_for_log("safe frames sent", 1);
+    // Earlier, SIGTERM finds no handler yet.
+    machine.wait_for_log("INIT -> SAFE", 2);
 
     let (code, said) = machine.call(script, "restart");
     assert_eq!(code, Some(0), "{said}");
     machine.gateway_other_than(second);
     machine.wait_for_log("ended, exit 0", 1);
+    machine.wait_for_log("INIT -> SAFE", 3);
 
     let (code, said) = machine.call(script, "stop");
     assert_eq!(code, Some(0), "{said}");

@@ -38,6 +38,10 @@ const ECHO_LIMIT: Duration = Duration::from_millis(10);
 
 /// Runs the command.
 pub(super) fn run(args: &Args) -> u8 {
+    // systemd calls `ExecStopPost=` also where the unit's condition was not met: no gateway ran, and nothing is configured.
+    if std::env::var_os("SERVICE_RESULT").is_some_and(|result| result == "exec-condition") {
+        return exit::OK;
+    }
     let config = match config::load(&args.config) {
         Ok(config) => config,
         Err(problems) => {
