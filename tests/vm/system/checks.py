@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lib.bench import Failure
 from lib.drive import DRIVE_CMD, USER_DATA, Command, Drive, look_for, write_config
-from .machine import UNITS
+from .machine import PLAIN, UNITS
 
 HERE = Path(__file__).resolve().parent
 SERVICE = "ocpcan.service"
@@ -25,7 +25,7 @@ STOP_LIMIT_S = 60
 # A start: forks, namespaces and filters of several processes, all emulated.
 START_LIMIT_S = 60
 SECURITY_LIMIT = 1.5
-HARDWARE_WATCHDOG_S = 2
+HARDWARE_WATCHDOG_S = 10
 CHECKS = []
 
 # The operator who is there before the gateway is, with everything pressed that arms and moves.
@@ -144,8 +144,9 @@ class System(Drive):
         found = re.findall(r"-(\d+) +\[\d+\] \S+ +(\d+)\.(\d+): sched_process_exec: filename=/usr/bin/ocpcan", text)
         return {int(pid): int(s) * 10**9 + int(part.ljust(9, "0")) for pid, s, part in found}
 
-    def first_frame(self, log, mark):
-        """Row 80: the first frame of the service that has just come up is safe, and comes in time."""
+    def first_frame(self, log, mark, limit_ms=FIRST_FRAME_MS):
+        """Row 80: the first frame of the service that has just come up is safe, and comes in time (judged where the machine's
+        clock does not feel the host)."""
         self.wait_connected(log)
         pid = self.pid()
         started = self.execs()
@@ -155,9 +156,8 @@ class System(Drive):
         moving = [str(one) for one in after if one.moves]
         expect(not moving, f"frames that are not safe: {moving[:3]}")
         ms = (after[0].frame.time_ns - started[pid]) / 1e6
-        forked = self.show("ExecMainStartTimestamp")
-        self.note(f"first safe frame {ms:.0f} ms after the exec (limit {FIRST_FRAME_MS}); systemd began to start it at {forked}")
-        expect(ms <= FIRST_FRAME_MS, f"first safe frame {ms:.0f} ms after the exec")
+        self.note(f"first safe frame {ms:.0f} ms after the exec ({f'limit {limit_ms}' if limit_ms else 'the host decides'})")
+        expect(limit_ms is None or ms <= limit_ms, f"first safe frame {ms:.0f} ms after the exec")
 
 
 def payload(folder, packages):
@@ -168,8 +168,7 @@ def payload(folder, packages):
     files["bench/example.dbc"] = (folder / "example.dbc").read_bytes()
     files["bench/inside.pl"] = HERE / "inside.pl"
     files["etc/bench-operator"] = "neutral\n"
-    # The hardware's watchdog is systemd's. Short, because a kernel that hangs keeps the emulated processor busy: each of its
-    # seconds is half a minute of the host's.
+    # The hardware's watchdog is systemd's.
     files["bench/watchdog.conf"] = f"[Manager]\nRuntimeWatchdogSec={HARDWARE_WATCHDOG_S}s\n"
     for name, path in packages.items():
         files[f"bench/{name}.deb"] = path
@@ -383,6 +382,36 @@ def memory_and_size(system):
 # Power and kernel.
 
 @check
+def row_79_kernel_hang(system):
+    """The kernel stops in a drive: the hardware's watchdog resets the machine, which comes back safe and does not arm."""
+    machine = system.machine
+    system.ask("sync")
+    machine.power_cut()
+    machine.power_on(PLAIN)
+    system.wait_connected(0)
+    system.ask("mkdir -p /etc/systemd/system.conf.d && cp /bench/watchdog.conf /etc/systemd/system.conf.d/ && "
+               "systemctl daemon-reexec", 120)
+    armed = system.ask("cat /sys/class/watchdog/watchdog0/identity /sys/class/watchdog/watchdog0/state "
+                       "/sys/class/watchdog/watchdog0/timeout").split("\n")
+    expect(armed[1:] == ["active", str(HARDWARE_WATCHDOG_S)], f"the hardware's watchdog: {armed}")
+    system.drives()
+    system.ask("sync")
+    events = machine.events.mark()
+    started = time.monotonic()
+    machine.post("echo c > /proc/sysrq-trigger")
+    machine.events.wait(lambda event: event == "WATCHDOG", 180, events, "WATCHDOG event of the emulated hardware")
+    took = time.monotonic() - started
+    last = system.commands()[-1].frame.time_ns
+    mark, log = system.bus.mark(), system.gateway.mark()
+    machine.wait_agent()
+    system.first_frame(log, mark, limit_ms=None)
+    silent_s = (system.commands(mark)[0].frame.time_ns - last) / 1e9
+    system.note(f"{armed[0]} reset the machine {took:.0f} s of the host's time after the hang; {silent_s:.0f} s without a frame "
+                f"on the bus, in which the actuators' own timeout must act")
+    system.does_not_arm(mark, log, seconds=5.0)
+
+
+@check
 def row_80_power_cut(system):
     """The power goes in a drive and comes back: safe frames in time, and no arming by an operator who presses everything."""
     system.start()
@@ -395,32 +424,6 @@ def row_80_power_cut(system):
     system.machine.power_on()
     system.first_frame(0, 0)
     system.does_not_arm(0, 0, seconds=5.0)
-
-
-@check
-def row_79_kernel_hang(system):
-    """The kernel stops in a drive: the hardware's watchdog resets the machine, which comes back safe and does not arm."""
-    machine = system.machine
-    system.ask("mkdir -p /etc/systemd/system.conf.d && cp /bench/watchdog.conf /etc/systemd/system.conf.d/ && "
-               "systemctl daemon-reexec", 120)
-    armed = system.ask("cat /sys/class/watchdog/watchdog0/identity /sys/class/watchdog/watchdog0/state "
-                       "/sys/class/watchdog/watchdog0/timeout").split("\n")
-    expect(armed[1:] == ["active", str(HARDWARE_WATCHDOG_S)], f"the hardware's watchdog: {armed}")
-    system.drives()
-    system.ask("sync")
-    events = machine.events.mark()
-    started = time.monotonic()
-    machine.post("echo c > /proc/sysrq-trigger")
-    machine.events.wait(lambda event: event == "WATCHDOG", 400, events, "WATCHDOG event of the emulated hardware")
-    took = time.monotonic() - started
-    last = system.commands()[-1].frame.time_ns
-    mark, log = system.bus.mark(), system.gateway.mark()
-    machine.wait_agent()
-    system.first_frame(log, mark)
-    silent_s = (system.commands(mark)[0].frame.time_ns - last) / 1e9
-    system.note(f"{armed[0]} reset the machine {took:.0f} s of the host's time after the hang; {silent_s:.0f} s without a frame "
-                f"on the bus, in which the actuators' own timeout must act")
-    system.does_not_arm(mark, log, seconds=5.0)
 
 
 # Upgraded and removed.
