@@ -5,7 +5,6 @@ half (on the host), on the emulated machine itself for the second (the packages'
 apt for the kernel. Never changes the host's own apt or dpkg: the kernel is fetched with a state of its own.
 """
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -62,7 +61,7 @@ else
     echo "second stage: FAILED"
 fi
 sync
-mount -o remount,ro /
+echo u > /proc/sysrq-trigger
 echo o > /proc/sysrq-trigger
 while :; do sleep 1; done
 """
@@ -134,6 +133,9 @@ def ready():
                    check=True)
     print(f"image: first half after {time.monotonic() - started:.0f} s, kernel {version}", flush=True)
     second_stage(done, work / "second-stage.log")
+    # 1: something was put right, as after any power cut.
+    if subprocess.run(["e2fsck", "-fy", done.disk], check=False, stdout=subprocess.DEVNULL).returncode > 1:
+        raise Broken("the file system that the second half left is broken")
     subprocess.run(["tune2fs", "-j", done.disk], check=True, stdout=subprocess.DEVNULL)
     for folder in ("root", "kernel", "apt"):
         shutil.rmtree(work / folder)
@@ -264,7 +266,6 @@ def second_stage(image, log):
 
 
 if __name__ == "__main__":
-    os.umask(0o022)
     made = ready()
     print(made.disk)
     sys.exit(0 if made.exists() else 1)
