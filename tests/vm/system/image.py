@@ -61,6 +61,8 @@ else
     echo "second stage: FAILED"
 fi
 sync
+# debootstrap takes it away at its end.
+mount -t proc proc /proc
 echo u > /proc/sysrq-trigger
 echo o > /proc/sysrq-trigger
 while :; do sleep 1; done
