@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is the main thread: it waits for the others to end")]
 
+mod news;
 mod real_time;
 mod reload;
 mod screen;
@@ -377,36 +378,6 @@ impl Main {
             Event::WatchdogEnded => {}
         }
         code
-    }
-
-    /// Writes down what the simulated car has to tell.
-    fn take_car_news(&mut self, gateway: &Gateway) {
-        while let Some(news) = gateway.car_news.take() {
-            self.screen.erase();
-            self.log.line(format_args!("assetto: {}", happening::car(&news, &self.config)));
-            self.screen.draw();
-            gateway.tell(happening::of_car(&news, &self.config));
-        }
-    }
-
-    /// Writes down what the tunnels have to tell. What peers can cause without end is counted, and a few a second are told.
-    fn take_news(&mut self, gateway: &Gateway) {
-        while let Some(news) = gateway.tunnel_news.take() {
-            if !self.news.take(&news.what, clock::now()) {
-                continue;
-            }
-            let Some(Ok(address)) = self.config.plan.buses.get(news.bus).map(|bus| bus.interface.parse())
-            else {
-                continue;
-            };
-            let name = self.bus(news.bus);
-            let line = super::tcpcan::line(&news, &format_args!("tunnel {name}"), &address);
-            let again = super::tcpcan::goes_on(&news.what);
-            gateway.tell(happening::of_news(&news, &self.config));
-            self.screen.erase();
-            self.log.line(format_args!("tcpcan: {line}{again}"));
-            self.screen.draw();
-        }
     }
 
     fn bus(&self, index: usize) -> &str {

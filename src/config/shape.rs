@@ -307,6 +307,15 @@ fn form(table: &Table<'_>, signal: &Described, source: Source, ranged: bool) -> 
         Some(item) => Some(item.choice(table.findings, &Form::NAMES)?),
         None => None,
     };
+    let is_told = matches!(source, Source::User(_) | Source::Car(_));
+    if is_told && !ranged && matches!(named, Some(Form::Centred | Form::OneSided)) {
+        table.missing("range", "the readings at both ends, such as [0, 1]");
+        return None;
+    }
+    let by_range = || {
+        let both_ways = table.item("range").is_some_and(spans_zero);
+        if both_ways || table.item("centre").is_some() { Form::Centred } else { Form::OneSided }
+    };
     let (allowed, default, why): (&[Form], _, _) = match source {
         Source::Axis(axis) if is_trigger(axis) => (
             &[Form::OneSided],
@@ -321,34 +330,21 @@ fn form(table: &Table<'_>, signal: &Described, source: Source, ranged: bool) -> 
         }
         Source::Button(_) => (&[Form::Switch], Form::Switch, "a button is a switch"),
         Source::User(_) => {
+            let is_switch = signal.codec.bits == 1 || table.item("toggle").is_some();
             let default = if ranged {
-                let both_ways = table.item("range").is_some_and(spans_zero);
-                if both_ways || table.item("centre").is_some() { Form::Centred } else { Form::OneSided }
-            } else if signal.codec.bits == 1 || table.item("toggle").is_some() {
+                by_range()
+            } else if is_switch {
                 Form::Switch
             } else {
                 Form::Direct
             };
-            let needs_range = !ranged && matches!(named, Some(Form::Centred | Form::OneSided));
-            if needs_range {
-                table.missing("range", "the readings at both ends, such as [0, 1]");
-                return None;
-            }
             (&[Form::Direct, Form::Switch, Form::Centred, Form::OneSided], default, "")
         }
-        Source::Car(_) => {
-            let default = match (ranged, table.item("range").is_some_and(spans_zero)) {
-                (false, _) => Form::Direct,
-                (true, true) => Form::Centred,
-                (true, false) => Form::OneSided,
-            };
-            if !ranged && matches!(named, Some(Form::Centred | Form::OneSided)) {
-                table.missing("range", "the readings at both ends, such as [0, 1]");
-                return None;
-            }
-            let why = "a value of the simulated car is direct, centred or one_sided";
-            (&[Form::Direct, Form::Centred, Form::OneSided], default, why)
-        }
+        Source::Car(_) => (
+            &[Form::Direct, Form::Centred, Form::OneSided],
+            if ranged { by_range() } else { Form::Direct },
+            "a value of the simulated car is direct, centred or one_sided",
+        ),
         Source::Constant(_) => (&[Form::Direct], Form::Direct, "a constant is direct"),
     };
     match (named, item) {
