@@ -10,6 +10,7 @@ mod assetto;
 pub mod budget;
 mod buses;
 mod digest;
+mod keyed;
 mod listen;
 mod mapping;
 mod problem;

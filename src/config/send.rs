@@ -116,7 +116,12 @@ fn frame<'a, M: Mapping<'a>>(table: &Table<'a>, buses: &'a Buses, mapping: &mut 
     let enable = match M::ROLE {
         Role::Vehicle if M::IS_COMMAND => protection::enable(table, message),
         Role::Vehicle | Role::Operator => {
-            let why = "tells a vehicle to obey, and nothing obeys this frame; map it as a signal";
+            let why = match M::ROLE {
+                Role::Operator => "tells a vehicle to obey: a dashboard obeys nobody; map it as a signal",
+                Role::Vehicle => {
+                    "tells a vehicle to obey, and nobody obeys a simulated car; map it as a signal"
+                }
+            };
             table.refuse(&[("enable", why)]);
             None
         }

@@ -202,7 +202,7 @@ fn active(item: &Item, receives: &mut Receives<'_>, findings: &Findings) -> Opti
     let mut vehicles: Vec<(f64, String)> = Vec::new();
     let mut complete = true;
     for item in list.named() {
-        let value = shape::keyed(item, findings, &about);
+        let value = super::keyed::keyed(item, findings, &about);
         let name = item.text(findings);
         let (Some(value), Some(name)) = (value, name) else {
             complete = false;
