@@ -16,7 +16,7 @@ use super::shape::{self, Described};
 use super::sources::CAR;
 use crate::can::Id;
 use crate::signals::car::{CarFeed, CarSettings, GivenBy, MapOrigin, Value, WantedCar};
-use crate::signals::plan::{Kind, SendPlan, SignalPlan, SpeedPlan, StopProfile};
+use crate::signals::plan::{Kind, SendPlan, SignalPlan, SpeedPlan};
 use crate::signals::source::Source;
 use crate::signals::transform::Transform;
 use crate::time::Duration;
@@ -266,24 +266,13 @@ impl<'a> Mapping<'a> for Signals<'_, 'a> {
         let (source, transform) = self.value(table, about, None)?;
         let safe = safe?;
         let (min, max) = reach(source, &transform, if safe.is_nan() { transform.out_low } else { safe });
-        Some(SignalPlan {
-            name: about.name.clone(),
-            codec: about.codec,
-            named: !about.names.is_empty(),
-            kind: Kind::Other,
+        Some(SignalPlan::telling(
+            (about.name.clone(), about.codec, !about.names.is_empty()),
             source,
-            toggle: false,
-            select: Vec::new(),
             transform,
-            min,
-            max,
-            slew_up: None,
-            slew_down: None,
+            (min, max),
             safe,
-            stop: StopProfile::Safe,
-            at_standstill: false,
-            confirm: None,
-        })
+        ))
     }
 
     fn receives(&self) -> &Receives<'a> {

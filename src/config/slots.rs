@@ -11,7 +11,7 @@ use super::receive::Receives;
 use super::send::Mapping;
 use super::shape::{self, Described};
 use crate::limits::USER_FIELDS;
-use crate::signals::plan::{Kind, SignalPlan, StopProfile};
+use crate::signals::plan::{Kind, SignalPlan};
 use crate::signals::source::{AXES, BUTTONS, Source};
 use crate::signals::station::{Own, Slot, StationPlan};
 use crate::signals::transform::Transform;
@@ -203,24 +203,13 @@ impl<'a> Mapping<'a> for Dashboard<'_, 'a> {
         let (source, transform) = self.value(table, about, rest)?;
         let rest = rest?;
         let (min, max) = reach(source, &transform, rest);
-        Some(SignalPlan {
-            name: about.name.clone(),
-            codec: about.codec,
-            named: !about.names.is_empty(),
-            kind: Kind::Other,
+        Some(SignalPlan::telling(
+            (about.name.clone(), about.codec, !about.names.is_empty()),
             source,
-            toggle: false,
-            select: Vec::new(),
             transform,
-            min,
-            max,
-            slew_up: None,
-            slew_down: None,
-            safe: rest,
-            stop: StopProfile::Safe,
-            at_standstill: false,
-            confirm: None,
-        })
+            (min, max),
+            rest,
+        ))
     }
 
     fn receives(&self) -> &Receives<'a> {

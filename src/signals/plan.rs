@@ -178,6 +178,38 @@ pub struct SignalPlan {
     pub confirm: Option<ConfirmPlan>,
 }
 
+impl SignalPlan {
+    /// A signal that tells something and moves nothing: a dashboard's, or one of a car that is played. `described` is its name, its
+    /// place, and whether the DBC names its values; `reach` the lowest and highest value that is ever sent.
+    #[must_use]
+    pub fn telling(
+        (name, codec, named): (String, Codec, bool),
+        source: Source,
+        transform: Transform,
+        (min, max): (f64, f64),
+        safe: f64,
+    ) -> Self {
+        Self {
+            name,
+            codec,
+            named,
+            kind: Kind::Other,
+            source,
+            toggle: false,
+            select: Vec::new(),
+            transform,
+            min,
+            max,
+            slew_up: None,
+            slew_down: None,
+            safe,
+            stop: StopProfile::Safe,
+            at_standstill: false,
+            confirm: None,
+        }
+    }
+}
+
 /// The feedback that must follow an actuator (fault 61).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ConfirmPlan {

@@ -12,7 +12,7 @@ use crate::proto::assetto::{
 use crate::signals::bits::{ByteOrder, Codec, Raw};
 use crate::signals::car::MapOrigin;
 use crate::signals::e2e::CounterPlan;
-use crate::signals::plan::{Kind, SendMode, SendPlan, SignalPlan, StopProfile};
+use crate::signals::plan::{SendMode, SendPlan, SignalPlan};
 use crate::signals::source::Source;
 use crate::signals::transform::Transform;
 
@@ -364,24 +364,7 @@ proptest::proptest! {
 fn signal(name: &str, start: u16, source: Source, transform: Transform, safe: f64) -> SignalPlan {
     let codec =
         Codec { start, bits: 8, order: ByteOrder::Little, raw: Raw::Unsigned, factor: 1.0, offset: 0.0 };
-    SignalPlan {
-        name: name.to_owned(),
-        codec,
-        named: false,
-        kind: Kind::Other,
-        source,
-        toggle: false,
-        select: Vec::new(),
-        transform,
-        min: 0.0,
-        max: 250.0,
-        slew_up: None,
-        slew_down: None,
-        safe,
-        stop: StopProfile::Safe,
-        at_standstill: false,
-        confirm: None,
-    }
+    SignalPlan::telling((name.to_owned(), codec, false), source, transform, (0.0, 250.0), safe)
 }
 
 /// Speed, gear, last lap and a counter, each a byte.
