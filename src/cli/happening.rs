@@ -105,6 +105,15 @@ pub(super) fn car(news: &CarNews, config: &Config) -> String {
     }
 }
 
+/// Whether it is a warning: the car tells nothing, or cannot be heard.
+pub(super) const fn is_trouble(news: &CarNews) -> bool {
+    match news {
+        CarNews::Standing { standing, .. } => matches!(standing, Standing::NoAnswer | Standing::Stale),
+        CarNews::Listening(_) | CarNews::BusOpen(_) => false,
+        _ => true,
+    }
+}
+
 /// The same for those who subscribed.
 pub(super) fn of_car(news: &CarNews, config: &Config) -> Option<Happening> {
     let (topic, is_told) = match news {

@@ -12,7 +12,12 @@ impl Main {
     pub(super) fn take_car_news(&mut self, gateway: &Gateway) {
         while let Some(news) = gateway.car_news.take() {
             self.screen.erase();
-            self.log.line(format_args!("assetto: {}", happening::car(&news, &self.config)));
+            let text = happening::car(&news, &self.config);
+            if happening::is_trouble(&news) {
+                self.log.warning(format_args!("assetto: {text}"));
+            } else {
+                self.log.notice(format_args!("assetto: {text}"));
+            }
             self.screen.draw();
             gateway.tell(happening::of_car(&news, &self.config));
         }
