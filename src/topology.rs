@@ -21,6 +21,7 @@ use self::station::StationNews;
 use self::tunnel::{News, Peers};
 use crate::can::Frame;
 use crate::io::canbus::{OpenCause, Port};
+use crate::io::confine::{Family, Rights};
 use crate::io::tcp::LinkError;
 use crate::limits::{BUSES, COMMAND_DEPTH, EVENT_DEPTH, FEEDBACK_DEPTH, HAPPENING_DEPTH};
 use crate::nodes::management::history::Happening;
@@ -58,9 +59,20 @@ pub struct ThreadSpec {
     pub waits_on: &'static str,
     /// SCHED_FIFO priority; `None` is the normal class. All lie below the kernel's interrupt threads (50).
     pub priority: Option<i32>,
+    /// What it may open once it runs: no thread that reads what others sent opens a file. The kernel holds it to that.
+    pub rights: Rights,
     /// What it does.
     pub duty: &'static str,
 }
+
+/// No file, and sockets of these families.
+const fn sockets(sockets: &'static [Family]) -> Rights {
+    Rights { files: false, sockets }
+}
+
+/// Where a bus is: at the kernel, which is asked for it by netlink, or behind a socket of this computer.
+const BUSES_ONLY: Rights = sockets(&[Family::Can, Family::Netlink, Family::Unix]);
+const BUSES_AND_IP: Rights = sockets(&[Family::Can, Family::Netlink, Family::Unix, Family::Ip]);
 
 impl Thread {
     /// Every kind of thread.
@@ -83,48 +95,57 @@ impl Thread {
                 name: "main",
                 waits_on: "events of the others, 100 ms at most",
                 priority: None,
+                rights: Rights::PROGRAM,
                 duty: "start and stop order, signals, log lines, exit code",
             },
             Self::Ocp => ThreadSpec {
                 name: "ocp",
                 waits_on: "OCP TCP read, 20 ms at most",
                 priority: Some(40),
+                rights: sockets(&[Family::Ip]),
                 duty: "deframe, decode, trip bits first, newest command to watchdog, answer the ack",
             },
             Self::Can => ThreadSpec {
                 name: "can",
                 waits_on: "CAN read, 20 ms at most",
                 priority: Some(40),
+                rights: BUSES_ONLY,
                 duty: "feedback to watchdog and ocp; bus load and drops",
             },
             Self::Watchdog => ThreadSpec {
                 name: "watchdog",
                 waits_on: "new command or tick, 5 ms at most",
                 priority: Some(45),
+                // A restart of a bus is asked for by a file; its socket is the service manager's.
+                rights: Rights { files: true, sockets: &[Family::Unix] },
                 duty: "step the core, write every actuator frame, feed systemd",
             },
             Self::Tcpcan => ThreadSpec {
                 name: "tcpcan",
                 waits_on: "listeners, peers and their bus sockets in one poll, 100 ms at most",
                 priority: None,
+                rights: BUSES_AND_IP,
                 duty: "tunnel with bounded buffers for each peer, every frame of a peer through the gate",
             },
             Self::Rcsp => ThreadSpec {
                 name: "rcsp",
                 waits_on: "the listener and its clients in one poll, 100 ms at most",
                 priority: None,
+                rights: sockets(&[Family::Ip]),
                 duty: "management plane: answers how the gateway is, tells events; can ask for a stop, never for motion",
             },
             Self::Assetto => ThreadSpec {
                 name: "assetto",
                 waits_on: "UDP and its frames' beat, 50 ms at most",
                 priority: None,
+                rights: BUSES_AND_IP,
                 duty: "the simulated car: its telemetry, and the frames that it sends in the place of a vehicle",
             },
             Self::Station => ThreadSpec {
                 name: "station",
                 waits_on: "the Player's connection and every bus in one poll, 20 ms at most",
                 priority: None,
+                rights: BUSES_AND_IP,
                 duty: "operator role: panel to user data, acks of every vehicle, feedback to the dashboard",
             },
         }
@@ -421,6 +442,13 @@ pub enum Event {
         /// The kernel's error number.
         errno: i32,
     },
+    /// The kernel does not hold a thread to its rights.
+    NotConfined {
+        /// The thread.
+        thread: Thread,
+        /// The kernel's error number.
+        errno: i32,
+    },
     /// The watchdog has ended; nothing will be sent any more.
     WatchdogEnded,
 }
@@ -434,6 +462,13 @@ pub fn table() -> String {
         let spec = thread.spec();
         let priority = spec.priority.map_or_else(|| "normal".to_owned(), |p| format!("fifo {p}"));
         let _ = writeln!(out, "  {:<9} {:<8} waits on {}; {}", spec.name, priority, spec.waits_on, spec.duty);
+    }
+    out.push_str("what a thread may open once it runs\n");
+    for thread in Thread::ALL {
+        let ThreadSpec { name, rights, .. } = thread.spec();
+        let files = if rights.files { "files, " } else { "" };
+        let families: Vec<_> = rights.sockets.iter().map(|family| family.name()).collect();
+        let _ = writeln!(out, "  {name:<9} {files}sockets: {}", families.join(", "));
     }
     out.push_str("channels\n");
     for edge in Edge::ALL {

@@ -1,6 +1,8 @@
-//! Panics and hangs of each thread in the real binary, driving over loopback and a built-in bus.
+//! Panics and hangs of each thread in the real binary, and what a thread may not do, driving over loopback and a built-in bus.
 //!
-//! Owns faults 33 and 81 to 84, and the part of 87 that `safe-stop` plays. Relies on the feature `fault-points`.
+//! Owns faults 33, 81 to 84 and 107, and the part of 87 that `safe-stop` plays. Relies on the feature `fault-points`.
+
+#![allow(clippy::disallowed_methods, reason = "a test has threads of its own")]
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -241,6 +243,51 @@ fn row_83_a_reader_that_hangs_trips() {
 /// Whether this user may ask for real-time priority: only then the kernel counts the time of a thread that never sleeps.
 fn may_be_real_time() -> bool {
     std::thread::spawn(|| ocpcan::io::sys::set_fifo_priority(1).is_ok()).join().unwrap()
+}
+
+#[test]
+fn row_107_a_reader_that_is_taken_over_opens_no_file_and_starts_nothing_and_the_drive_goes_on() {
+    let never =
+        ["file", "new file", "program", "process", "thread", "signal", "executable memory", "socket other"];
+    let kept = [
+        ("ocp", &["socket ip", "socket ip6"][..]),
+        ("can", &["socket can", "socket netlink", "socket unix"]),
+        ("rcsp", &["socket ip", "socket ip6"]),
+    ];
+    let mut bench = Bench::driving();
+    for (thread, _) in kept {
+        bench.trigger(&format!("try {thread}"));
+        let trigger = bench.trigger.clone();
+        bench.until("the trigger is taken", |_| !trigger.exists());
+        // Taken by the thread that looks for it; the other needs a turn of its own.
+        bench.watch(Duration::from_millis(300));
+    }
+    assert!(!is_safe(&bench.last.last().unwrap().1), "an attempt that is refused does not end the drive");
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(bench.gateway.id().cast_signed()),
+        nix::sys::signal::SIGTERM,
+    )
+    .unwrap();
+    assert_eq!(bench.ended(), (Some(0), None));
+    let mut log = String::new();
+    std::io::Read::read_to_string(bench.gateway.stderr.as_mut().unwrap(), &mut log).unwrap();
+    for (thread, sockets) in kept {
+        let start = format!("fault point: {thread} tried: ");
+        let line =
+            log.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_else(|| panic!("{start}{log}"));
+        let outcome = |what: &str| {
+            let of =
+                |one: &str| one.strip_prefix(what).and_then(|rest| rest.strip_prefix(' ')).map(str::to_owned);
+            line.split(", ").find_map(of).unwrap_or_else(|| panic!("{what}: {line}"))
+        };
+        for what in never {
+            assert!(outcome(what).starts_with("EPERM"), "{thread}: {what}: {line}");
+        }
+        for what in ["socket unix", "socket ip", "socket ip6", "socket netlink", "socket can"] {
+            let is_refused = outcome(what).starts_with("EPERM");
+            assert_ne!(is_refused, sockets.contains(&what), "{thread}: {what}: {line}");
+        }
+    }
 }
 
 #[test]

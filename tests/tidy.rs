@@ -24,8 +24,6 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["limits", "time", "can", "proto", "signals", "safety", "nodes", "config", "io", "topology"],
     ),
     ("sim", &["limits", "time", "can", "proto", "signals"]),
-    // The whole gateway without its threads, in virtual time.
-    ("sim/world", &["limits", "time", "can", "proto", "signals", "safety", "nodes", "config", "sim"]),
     ("sim/live", &["limits", "time", "can", "proto", "signals", "sim", "io"]),
     // The whole gateway without its threads, between simulators: it stands where `threads` stands.
     ("sim/world", &["limits", "time", "can", "proto", "signals", "safety", "nodes", "config", "sim"]),
@@ -88,6 +86,7 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("src/proto/tcpcan/fuzz/outbox.rs", "the same"),
     ("src/proto/ocp/player/fuzz.rs", "the same"),
     ("src/proto/rcsp/fuzz.rs", "the same"),
+    ("src/threads/fault_point.rs", "in no release: tells a test what a thread was refused"),
     ("src/nodes/rcsp/fuzz.rs", "the same"),
     ("src/proto/assetto/fuzz.rs", "the same"),
 ];

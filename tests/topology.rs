@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use ocpcan::io::clock;
+use ocpcan::io::confine::Family;
 use ocpcan::time::Duration;
 use ocpcan::topology::{self, Edge, Thread};
 use support::Rig;
@@ -99,4 +100,17 @@ fn the_threads_are_those_of_the_table_and_none_is_started_later() {
     println!("{} tasks with the test's own", all_tasks());
     rig.end();
     assert!(running().is_empty(), "{:?}", running());
+}
+
+#[test]
+fn who_reads_what_others_sent_opens_no_file() {
+    for thread in Thread::ALL {
+        let (name, rights) = (thread.spec().name, thread.spec().rights);
+        // main reads the configuration, the watchdog asks for a bus restart by a file; neither parses a byte of a stranger.
+        assert_eq!(rights.files, matches!(thread, Thread::Main | Thread::Watchdog), "{name}");
+        let may_can = rights.sockets.contains(&Family::Can);
+        let opens_buses =
+            matches!(thread, Thread::Main | Thread::Can | Thread::Tcpcan | Thread::Assetto | Thread::Station);
+        assert_eq!(may_can, opens_buses, "{name}: a CAN socket is a way to the actuators");
+    }
 }

@@ -57,8 +57,19 @@ pub(super) fn of_event(event: &Event, config: &Config) -> Option<Happening> {
         Event::RealTimeRefused { thread, .. } => {
             Happening::Warning(format!("thread {} runs without real-time priority", thread.spec().name))
         }
+        Event::NotConfined { thread, errno } => {
+            Happening::Warning(format!("thread {} {}", thread.spec().name, not_confined(*errno)))
+        }
         Event::WatchdogEnded => return None,
     })
+}
+
+/// What is said of a thread, or of the program, that the kernel does not hold to its rights.
+pub(super) fn not_confined(errno: i32) -> String {
+    let why = nix::errno::Errno::from_raw(errno).desc();
+    format!(
+        "may do whatever its user may: the kernel installs no filter of system calls ({why}; CONFIG_SECCOMP_FILTER)"
+    )
 }
 
 /// What the log says of the simulated car.

@@ -30,7 +30,7 @@ use super::{DEFAULT_CONFIG, VERSION, complain, exit, happening, seal};
 use crate::config::{Config, Loaded, budget};
 use crate::io::journal::Journal;
 use crate::io::runtime::{BusLock, LastCounters, RuntimeDirectory};
-use crate::io::{clock, notify, power};
+use crate::io::{clock, confine, notify, power};
 use crate::nodes::report::{next_step, transition};
 use crate::safety::faults::Fault;
 use crate::safety::input::{StateName, Status};
@@ -228,6 +228,10 @@ impl Main {
                 listener: None,
             }),
         };
+        // Every thread inherits it.
+        if let Err(errno) = confine::program() {
+            self.log.warning(format_args!("the program {}", happening::not_confined(errno)));
+        }
         let gateway = match Gateway::start(&self.config, options) {
             Ok(gateway) => gateway,
             Err(error) => {
@@ -356,6 +360,11 @@ impl Main {
                     "thread {name} runs without real-time priority: {text} (LimitRTPRIO=49)"
                 ));
             }
+            Event::NotConfined { thread, errno } => self.log.warning(format_args!(
+                "thread {} {}",
+                thread.spec().name,
+                happening::not_confined(*errno)
+            )),
             Event::Requested(command, by, outcome) => {
                 self.log.notice(format_args!("RCSP: {command} by {by}: {outcome}"));
             }

@@ -8,13 +8,13 @@
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use super::{complain, exit};
+use super::{complain, exit, happening};
 use crate::config::StationConfig;
 use crate::io::canbus::{BusAddress, OpenError};
-use crate::io::clock;
 use crate::io::journal::Journal;
 use crate::io::notify::{self, Heartbeat};
 use crate::io::runtime::BusLock;
+use crate::io::{clock, confine};
 use crate::nodes::station::{Choice, StationTimes};
 use crate::threads::station::{Station, StationOptions};
 use crate::time::Duration;
@@ -67,6 +67,9 @@ pub(super) fn run(config: StationConfig, vehicle: Option<String>, listen_only: b
         vehicle,
         listen_only,
     };
+    if let Err(errno) = confine::program() {
+        log.warning(format_args!("the program {}", happening::not_confined(errno)));
+    }
     let station = match Station::start(options) {
         Ok(station) => station,
         Err(error) => {
@@ -188,6 +191,7 @@ pub(super) fn line(news: &StationNews, address: &str) -> String {
         }
         StationNews::Bus { what, .. } => format!("bus: {what}"),
         StationNews::BusUnavailable { .. } => "bus: cannot be opened; trying again".to_owned(),
+        StationNews::NotConfined(errno) => format!("thread station {}", happening::not_confined(*errno)),
         StationNews::Panicked => "thread station panicked: the panel's data stop".to_owned(),
     }
 }

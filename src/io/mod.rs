@@ -10,6 +10,7 @@ pub mod backoff;
 pub mod canbus;
 pub mod claim;
 pub mod clock;
+pub mod confine;
 pub mod evdev;
 pub mod journal;
 pub mod notify;

@@ -415,7 +415,7 @@ pub fn lock_memory() -> Result<(), Errno> {
     // SAFETY: takes flags only and changes no memory contents.
     let result = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
     Errno::result(result)?;
-    if has_room() {
+    if try_to_map(STACKS, libc::PROT_READ | libc::PROT_WRITE).is_ok() {
         return Ok(());
     }
     // SAFETY: takes nothing and changes no memory contents.
@@ -423,18 +423,28 @@ pub fn lock_memory() -> Result<(), Errno> {
     Err(Errno::ENOMEM)
 }
 
-/// Whether the stacks of every thread can still be mapped: 2 MiB each (the standard library's size), and as much again.
-fn has_room() -> bool {
-    const ROOM: usize = (crate::limits::BUSES + 4) * 2 * (2 << 20);
+/// The stacks of every thread: 2 MiB each (the standard library's size), and as much again.
+const STACKS: usize = (crate::limits::BUSES + 4) * 2 * (2 << 20);
+
+/// Maps a page that can be executed, and gives it back: for the tests of what a thread may not do.
+///
+/// # Errors
+/// The errno of the call.
+#[cfg(any(test, feature = "fault-points"))]
+pub fn try_executable_memory() -> Result<(), Errno> {
+    try_to_map(4096, libc::PROT_READ | libc::PROT_EXEC)
+}
+
+/// Maps so much memory and gives it back.
+fn try_to_map(length: usize, protection: i32) -> Result<(), Errno> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: a new anonymous mapping touches nothing that exists, and no page of it is used.
-    let probe =
-        unsafe { libc::mmap(ptr::null_mut(), ROOM, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    let probe = unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, -1, 0) };
     if probe == libc::MAP_FAILED {
-        return false;
+        return Err(Errno::last());
     }
     // SAFETY: this very mapping, which nothing refers to.
-    unsafe { libc::munmap(probe, ROOM) == 0 }
+    Errno::result(unsafe { libc::munmap(probe, length) }).map(drop)
 }
 
 /// Touches the next 128 KiB of the calling thread's stack, so that no later call there faults. Deeper than any call

@@ -26,7 +26,7 @@ use std::thread::JoinHandle;
 use crate::config::{Config, TunnelPlan, UserForm as ConfiguredForm};
 use crate::io::runtime::{LastCounters, RuntimeDirectory};
 use crate::io::tcp::Listener;
-use crate::io::{clock, sys};
+use crate::io::{clock, confine, sys};
 use crate::nodes::management::facts::Identity;
 use crate::nodes::management::history::Happening;
 use crate::nodes::ocp::OcpNode;
@@ -112,6 +112,7 @@ impl Gateway {
     /// # Errors
     /// [`StartError`]; nothing was sent then.
     pub fn start(config: &Config, options: GatewayOptions) -> Result<Self, StartError> {
+        fault_point::watch();
         let shared = Arc::new(Shared::default());
         let (demand_tx, demand_rx) = channel(Edge::Operator);
         let (to_watchdog_tx, to_watchdog_rx) = channel(Edge::FeedbackToWatchdog);
@@ -134,7 +135,7 @@ impl Gateway {
         let node = WatchdogNode::new(core);
         let (peers_tx, peers_rx) = channel(Edge::PeersToRcsp);
         let (mirror_tx, mirror_rx) = channel(Edge::StatusToRcsp);
-        let (happenings_tx, happenings_rx) = channel(Edge::Happenings);
+        let (happenings, happenings_rx) = channel(Edge::Happenings);
         let tcpcan = tcpcan::Ends {
             tunnels: places(config, &node),
             news: news_tx,
@@ -213,8 +214,7 @@ impl Gateway {
         if let Some(ends) = car_ends(config, options.listen_only, car_news_tx, &shared) {
             threads.push(spawner.spawn(Thread::Assetto, "assetto".to_owned(), move || assetto::run(ends))?);
         }
-        let (events, tunnel_news) = (events_rx, news_rx);
-        Ok(Self { shared, events, tunnel_news, car_news, happenings: happenings_tx, threads })
+        Ok(Self { shared, events: events_rx, tunnel_news: news_rx, car_news, happenings, threads })
     }
 
     /// Tells the management plane what has happened, if there is anything to tell. False where its channel was full; only one
@@ -349,6 +349,10 @@ impl Spawner<'_> {
                     if let Err(errno) = result {
                         events.offer(Event::RealTimeRefused { thread, errno });
                     }
+                }
+                // After the priority, which it may not change any more.
+                if let Err(errno) = confine::thread(thread.spec().rights) {
+                    events.offer(Event::NotConfined { thread, errno });
                 }
                 if catch_unwind(AssertUnwindSafe(body)).is_err() {
                     shared.note_panic(clock::now());

@@ -16,14 +16,14 @@ use nix::sys::time::TimeSpec;
 use super::player::PlayerLine;
 use crate::can::Id;
 use crate::io::canbus::{Accept, Batch, BusAddress, OpenCause, Port, PortOptions, RecvError};
-use crate::io::clock;
+use crate::io::{clock, confine};
 use crate::nodes::player::PlayerNode;
 use crate::nodes::station::{Choice, StationNode, StationTimes};
 use crate::signals::feedback::FeedbackVerdict;
 use crate::signals::station::StationPlan;
 use crate::time::{Duration, Instant};
 use crate::topology::station::{StationCounter, StationNews, StationShared};
-use crate::topology::{Edge, Rx, Tx, channel};
+use crate::topology::{Edge, Rx, Thread, Tx, channel};
 
 /// Longest wait: the thread's beat must go on.
 const TURN: Duration = Duration::from_millis(20);
@@ -105,6 +105,9 @@ impl Station {
         let own = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("station".to_owned()).spawn(move || {
             let mut ends = ends;
+            if let Err(errno) = confine::thread(Thread::Station.spec().rights) {
+                news_tx.offer(StationNews::NotConfined(errno));
+            }
             let ended = catch_unwind(AssertUnwindSafe(|| ends.run()));
             if ended.is_err() {
                 news_tx.offer(StationNews::Panicked);

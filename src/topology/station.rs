@@ -42,6 +42,8 @@ pub enum StationNews {
         /// Faults of the vehicle's side.
         receiver: Vec<String>,
     },
+    /// The kernel does not hold the thread to its rights: the errno.
+    NotConfined(i32),
     /// The Player seems not to take our data.
     LockedOut,
     /// A message was longer than OCP takes: its bytes.

@@ -7,12 +7,10 @@
 use nix::net::if_::if_nametoindex;
 
 use super::BusAddress;
-use super::netlink::{REQUEST, ask, attribute, number, text};
+use super::netlink::{INFO, ask_link, attribute, number, text};
 use crate::can::errorframe::ControllerState;
 
 /// Numbers of `linux/rtnetlink.h` and `linux/if_link.h`.
-const NEW_LINK: u16 = 16;
-const GET_LINK: u16 = 18;
 const LINKINFO: u16 = 18;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
@@ -30,9 +28,6 @@ const DATA_BITTIMING: u16 = 9;
 /// Flags of `struct can_ctrlmode`.
 const LISTEN_ONLY: usize = 0x02;
 const BERR_REPORTING: usize = 0x10;
-
-/// Bytes of `struct ifinfomsg`; the interface's index is at 4.
-const INFO: usize = 16;
 
 /// What is known of a controller. Everything is optional: a virtual interface has none of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,10 +62,8 @@ pub struct Controller {
 pub fn ask_kernel(bus: &BusAddress) -> Option<Controller> {
     let BusAddress::Kernel(name) = bus else { return None };
     let index = if_nametoindex(name.as_str()).ok()?;
-    let mut body = [0; INFO];
-    body[4..8].copy_from_slice(&index.to_ne_bytes());
     let mut controller = None;
-    ask(GET_LINK, REQUEST, &body, NEW_LINK, |message| controller = Some(read(message)));
+    ask_link(index, |message| controller = Some(read(message)));
     controller
 }
 

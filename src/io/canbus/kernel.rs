@@ -8,12 +8,14 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, setsockopt, socket, sockopt};
 use socketcan::{CanFilter, CanSocket, Socket, SocketOptions};
 
 use super::accept::FILTERS;
-use super::{Batch, BusName, Facts, OpenCause, PortOptions, Received, RecvError, SendError, send_error};
+use super::{
+    Batch, BusName, Facts, OpenCause, PortOptions, Received, RecvError, SendError, netlink, send_error,
+};
 use crate::can::Frame;
 use crate::can::frame::FD_BYTES;
 use crate::io::{clock, sys};
@@ -233,10 +235,8 @@ impl AsFd for KernelPort {
 
 /// Whether the interface is a CAN interface, where there is one of that name and the kernel says what it is.
 pub(super) fn is_can(name: &BusName) -> Option<bool> {
-    // Where this names another network's interfaces, it does not know ours.
-    let name = if_indextoname(if_nametoindex(name.as_str()).ok()?).ok()?;
-    let kind = std::fs::read_to_string(format!("/sys/class/net/{}/type", name.to_str().ok()?)).ok()?;
-    kind.trim().parse().ok().map(|kind: u16| kind == libc::ARPHRD_CAN)
+    let (kind, _) = netlink::type_and_flags(if_nametoindex(name.as_str()).ok()?)?;
+    Some(kind == libc::ARPHRD_CAN)
 }
 
 /// Whether this kernel lets this process open CAN sockets.
@@ -250,18 +250,18 @@ fn probe() -> Result<(), OpenCause> {
     can.map(drop).map_err(|errno| open_cause(&io::Error::from(errno)))
 }
 
-/// What the kernel tells of an interface. `IFF_ECHO` lies beyond the 16 flags of the ioctl, so sysfs is asked for it.
+/// What the kernel tells of an interface. `IFF_ECHO` lies beyond the 16 flags of the ioctl, so rtnetlink is asked for it: the
+/// threads that read may open no file.
 fn facts(any_socket: BorrowedFd<'_>, name: &BusName) -> Result<Facts, OpenCause> {
     let flags = sys::interface_flags(any_socket, name).map_err(|_| OpenCause::NoInterface)?;
     let ifindex = if_nametoindex(name.as_str()).map_err(|_| OpenCause::NoInterface)?;
     let has = |flag: i32| i32::from(flags) & flag != 0;
     let driver = sys::driver_name(any_socket, name).unwrap_or_default();
-    let all_flags = std::fs::read_to_string(format!("/sys/class/net/{name}/flags")).unwrap_or_default();
-    let all_flags = i32::from_str_radix(all_flags.trim().trim_start_matches("0x"), 16).unwrap_or(0);
+    let (_, all_flags) = netlink::type_and_flags(ifindex).unwrap_or_default();
     Ok(Facts {
         is_virtual: matches!(driver.as_str(), "vcan" | "vxcan"),
         driver,
-        has_driver_echo: all_flags & libc::IFF_ECHO != 0,
+        has_driver_echo: all_flags & libc::IFF_ECHO.cast_unsigned() != 0,
         queue_len: sys::transmit_queue_len(any_socket, name).unwrap_or(0),
         ifindex,
         is_up: has(libc::IFF_UP),

@@ -11,8 +11,15 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 /// A question about one thing, and one about all of them.
-pub(super) const REQUEST: u16 = 0x001;
+const REQUEST: u16 = 0x001;
 pub(super) const REQUEST_DUMP: u16 = 0x301;
+
+/// Numbers of `linux/rtnetlink.h`: a question about an interface, and its answer.
+const NEW_LINK: u16 = 16;
+const GET_LINK: u16 = 18;
+
+/// Bytes of `struct ifinfomsg`: the interface's type is at 2, its index at 4, its flags at 8.
+pub(super) const INFO: usize = 16;
 
 /// Bytes of `struct nlmsghdr` and of `struct rtattr`.
 pub(super) const HEADER: usize = 16;
@@ -50,6 +57,24 @@ pub(super) fn ask(question: u16, flags: u16, body: &[u8], answer: u16, mut each:
             return;
         }
     }
+}
+
+/// Asks about one interface, and gives what stands behind the header of the answer to `each`.
+pub(super) fn ask_link(index: u32, each: impl FnMut(&[u8])) {
+    let mut body = [0; INFO];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    ask(GET_LINK, REQUEST, &body, NEW_LINK, each);
+}
+
+/// The interface's type (`ARPHRD_CAN` and others) and all its flags: the older calls know sixteen of them.
+pub(super) fn type_and_flags(index: u32) -> Option<(u16, u32)> {
+    let mut found = None;
+    ask_link(index, |message| {
+        let kind = number(message, 2, 2).and_then(|kind| u16::try_from(kind).ok());
+        let flags = number(message, 8, 4).and_then(|flags| u32::try_from(flags).ok());
+        found = kind.zip(flags);
+    });
+    found
 }
 
 /// Takes the messages of a kind out of one answer; whether another answer follows.

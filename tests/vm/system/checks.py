@@ -294,6 +294,46 @@ def systemctl_stop(system):
 
 
 @check
+def a_bus_restarts_when_the_gateway_asks(system):
+    """The unprivileged gateway asks by a file; a unit with the right takes the link down and up, four times a minute at most.
+    The drive ends in safe frames. (The emulated controller has no bus-off, so this test writes the gateway's request.)"""
+    mark, log = system.drives()
+    ask = "setpriv --reuid=ocpcan --regid=ocpcan --clear-groups touch /run/ocpcan/restart-can0"
+    since = int(system.ask(f"date +%s%N; {ask}"))
+    done = system.gateway.wait_entry(r"can0: restarted, as the gateway asked", 60, log)
+    system.note(f"link down and up {done[0] * 1e3 - since / 1e6:.0f} ms after the request")
+    system.does_not_arm(mark, log)
+    for _ in range(3):
+        log = system.gateway.mark()
+        system.ask(ask)
+        system.gateway.wait_line(r"can0: restarted, as the gateway asked", 60, log)
+    log = system.gateway.mark()
+    system.ask(ask)
+    system.gateway.wait_line(r"can0: restarted four times within a minute: not again", 60, log)
+    left = system.machine.run("ls /run/ocpcan/restart-* 2>/dev/null")[1]
+    expect(not left, f"a request is left, which would start the unit without end: {left}")
+    # Nothing but a CAN interface's name does anything.
+    log = system.gateway.mark()
+    system.ask(ask.replace("restart-can0", "restart-lo"))
+    system.gateway.wait_line(r"no CAN interface's: ignored", 60, log)
+
+
+@check
+def systemctl_reload(system):
+    """As root tells it: a good file is taken, a bad one changes nothing and says why; the process stays."""
+    system.start()
+    old = system.pid()
+    system.ask("cp /etc/ocpcan/ocpcan.toml /bench/good.toml")
+    for change, said in (("sed -i 's/^# level = \"info\"/level = \"notice\"/' /etc/ocpcan/ocpcan.toml", r"log.level: .info. -> .notice."),
+                         ("echo 'no_such_key = 1' >> /etc/ocpcan/ocpcan.toml", r"1 problem in .*: nothing changes"),
+                         ("cp /bench/good.toml /etc/ocpcan/ocpcan.toml", r"log.level: .notice. -> .info.")):
+        log = system.gateway.mark()
+        system.ask(f"{change} && systemctl reload {SERVICE}")
+        system.note("reload: " + system.gateway.wait_line(rf"SIGHUP: .*{said}.*", 30, log)[0])
+    expect(system.pid() == old, f"process {system.pid()}, not {old}")
+
+
+@check
 def a_lockout_survives(system):
     """Row 57, then SIGKILL: somebody else writes the gateway's id. LOCKOUT, and the next process has it too."""
     system.start()
@@ -327,7 +367,8 @@ def sandbox(system):
     to_open = ["/etc/ocpcan/ocpcan.toml", "/etc/passwd", "/etc/shadow", "/var/lib/dpkg/status", "/root", "/home", "/boot",
                "/proc/1/status", "/sys/kernel/tracing/trace", "/dev/vda"]
     to_create = ["/etc/ocpcan/new", "/usr/bin/new", "/var/tmp/new", "/run/new", "/run/ocpcan/new"]
-    to_execute = ["/bin/true", "/bin/sh", "/usr/bin/perl"]
+    # The last two lie where the unit lets it execute: there the program's own filter refuses.
+    to_execute = ["/bin/true", "/usr/bin/perl", "/usr/bin/ocpcan", "/usr/lib/aarch64-linux-gnu/ld-linux-aarch64.so.1"]
     tries = [*(("open", path) for path in to_open), *(("create", path) for path in to_create),
              *(("exec", path) for path in to_execute), *(("socket", str(family)) for family in range(1, 46))]
     words = " ".join(f"{what} {word}" for what, word in tries)
@@ -346,6 +387,18 @@ def sandbox(system):
     expect(len(told) == len(tries), f"{len(told)} of {len(tries)} answers")
     expect(allowed == wanted, f"more than it needs: {sorted(allowed - wanted)}; less: {sorted(wanted - allowed)}")
     expect(set(refused) == {"EAFNOSUPPORT"}, f"socket families: {refused}")
+    # What a thread that reads what others sent keeps of it: sockets of its own families.
+    threads = dict(map(str.split, system.ask(
+        f"for task in /proc/{pid}/task/*; do echo $(cat $task/comm) ${{task##*/}}; done").splitlines()))
+    families = {"ocp": {2, 10}, "rcsp": {2, 10}, next(name for name in threads if name.startswith("can-")): {1, 16, 29}}
+    for name, kept in families.items():
+        told = dict(line.split(": ", 1) for line in system.ask(
+            f"perl /bench/inside.pl {threads[name]} open /etc/ocpcan/ocpcan.toml create /run/ocpcan/new exec /usr/bin/ocpcan "
+            "socket 1 socket 2 socket 10 socket 16 socket 29", 120).splitlines())
+        allowed = {what for what, result in told.items() if result == "allowed"}
+        expect(len(told) == 8 and allowed == {f"socket {family}" for family in kept}, f"thread {name}: {told}")
+        system.note(f"its thread {name} may: {', '.join(sorted(allowed))}; no file, no program")
+    expect(system.pid() == pid, "the service did not survive being asked")
     # The same in a process of the same user without the unit around it: there the files open, the program runs, and the
     # kernel has other families than those five.
     said = system.ask(
