@@ -139,8 +139,8 @@ def ready():
     if subprocess.run(["e2fsck", "-fy", done.disk], check=False, stdout=subprocess.DEVNULL).returncode > 1:
         raise Broken("the file system that the second half left is broken")
     subprocess.run(["tune2fs", "-j", done.disk], check=True, stdout=subprocess.DEVNULL)
-    for folder in ("root", "kernel", "apt"):
-        shutil.rmtree(work / folder)
+    for part in ("root", "kernel", "apt"):
+        shutil.rmtree(work / part)
     work.rename(folder)
     print(f"image: made in {time.monotonic() - started:.0f} s", flush=True)
     return image
