@@ -17,6 +17,7 @@ use can_dbc::{AttributeDefinition, AttributeValue, AttributeValueType, Dbc, Mess
 pub use doubled::Doubled;
 
 use super::bits::{ByteOrder, Codec, Raw};
+use super::cp1252;
 use crate::can::frame::is_valid_length;
 use crate::can::{Frame, FrameKind, Id};
 use crate::limits::DBC_BYTES;
@@ -35,8 +36,6 @@ pub enum DbcError {
     Unreadable(std::io::Error),
     /// Longer than [`DBC_BYTES`].
     TooLarge,
-    /// Neither UTF-8 nor Windows-1252 text.
-    NotText,
     /// Not the DBC grammar; the parser's words, with line and column.
     Syntax(String),
     /// The parser itself failed on this file.
@@ -48,7 +47,6 @@ impl fmt::Display for DbcError {
         match self {
             Self::Unreadable(error) => write!(f, "cannot be read: {error}"),
             Self::TooLarge => write!(f, "larger than {DBC_BYTES} bytes"),
-            Self::NotText => f.write_str("neither UTF-8 nor Windows-1252 text"),
             Self::Syntax(text) => write!(f, "not a DBC file: {text}"),
             Self::Parser => f.write_str("the DBC parser failed on this file"),
         }
@@ -216,7 +214,7 @@ impl Database {
         }
         match core::str::from_utf8(&bytes) {
             Ok(text) => Self::parse(text),
-            Err(_) => Self::parse(&can_dbc::decode_cp1252(&bytes).ok_or(DbcError::NotText)?),
+            Err(_) => Self::parse(&cp1252::decode(&bytes)),
         }
     }
 

@@ -7,6 +7,7 @@
 
 pub mod bits;
 pub mod car;
+mod cp1252;
 pub mod dbc;
 pub mod e2e;
 pub mod feedback;

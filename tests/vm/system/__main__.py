@@ -1,7 +1,7 @@
 """Runs the checks on the aarch64 machine: `python3 -m system --package FILE.deb [WORD...]`, as root, from tests/vm.
 
 Owns the order, the folder of a run under target/system, and the lines that tests/run counts: `ok NAME`, `FAIL NAME: why`,
-with what was measured before each. Relies on image.py, machine.py and checks.py. Never counts a check that did not run: with
+with what was measured before each. Relies on image.py, machine.py, rig.py and checks.py. Never counts a check that did not run: with
 WORDs only the first two and those whose name contains one of them are run, the others are not named.
 """
 import argparse
@@ -15,9 +15,9 @@ import time
 import traceback
 from pathlib import Path
 
-from . import image
-from .checks import CHECKS, System, payload
+from . import checks, image  # pylint: disable=unused-import # fills the list
 from .machine import Machine, kept
+from .rig import CHECKS, System, payload
 
 # What every other check stands on.
 FIRST = 2
