@@ -337,10 +337,16 @@ fn the_doctor_reports_a_supply_that_is_too_weak_and_ends_with_69() {
     let firmware = sys.join("devices/platform/soc/soc:firmware");
     fs::create_dir_all(&firmware).unwrap();
     fs::write(firmware.join("get_throttled"), "50005\n").unwrap();
+    let watchdog = sys.join("class/watchdog/watchdog0");
+    fs::create_dir_all(&watchdog).unwrap();
+    for (file, text) in [("identity", "A timer\n"), ("state", "active\n"), ("timeout", "15\n")] {
+        fs::write(watchdog.join(file), text).unwrap();
+    }
     let arguments = ["doctor", "--config", path.to_str().unwrap(), "--sys", sys.to_str().unwrap()];
     let output = ocpcan(&arguments);
     assert_eq!(output.status.code(), Some(69), "{}", out(&output));
     assert!(out(&output).contains("\nSupply     problem undervoltage"), "{}", out(&output));
     assert!(out(&output).contains("\nBus        problem vehicle: nosuchcan0: "), "{}", out(&output));
+    assert!(out(&output).contains("\nHardware   ok      watchdog A timer: fed;"), "{}", out(&output));
     assert!(out(&output).contains("-> ") && err(&output).is_empty(), "{}", out(&output));
 }

@@ -146,6 +146,8 @@ struct Main {
     /// The end was asked for, and whether by a person or a supervisor.
     stopping: bool,
     asked: bool,
+    /// A thread does not come back from what it does (SIGXCPU): the kernel ends the process soon, so nobody is waited for.
+    ran_away: bool,
     /// News of the tunnels' peers that are told.
     news: Told,
 }
@@ -191,6 +193,7 @@ impl Main {
             said_ready: false,
             stopping: false,
             asked: false,
+            ran_away: false,
             news: Told::default(),
         })
     }
@@ -305,6 +308,7 @@ impl Main {
             self.reload(gateway);
             return;
         }
+        self.ran_away |= signal == SIGXCPU;
         let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
         if IGNORED.contains(&signal) {
             self.log.line(format_args!("{name}: ignored"));
@@ -462,7 +466,7 @@ impl Main {
 
     /// Waits for the threads and says goodbye.
     fn end(&self, gateway: Gateway, code: u8, listen_only: bool) -> u8 {
-        let until = clock::now() + JOIN_LIMIT;
+        let until = clock::now() + if self.ran_away { Duration::ZERO } else { JOIN_LIMIT };
         while !gateway.all_ended() && clock::now() < until {
             std::thread::sleep(Duration::from_millis(5));
         }

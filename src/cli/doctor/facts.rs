@@ -29,6 +29,7 @@ pub(super) struct Facts {
     /// None without a configuration.
     pub(super) peer: Option<PeerFacts>,
     pub(super) power: Power,
+    pub(super) watchdogs: Vec<HardwareWatchdog>,
     pub(super) runtime: RuntimeFacts,
 }
 
@@ -114,6 +115,15 @@ pub(super) struct ClockFacts {
     /// The counter that the kernel takes time from.
     pub(super) source: Option<String>,
     pub(super) is_synchronised: Option<bool>,
+}
+
+/// A timer of the hardware that resets the computer unless somebody feeds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HardwareWatchdog {
+    pub(super) name: String,
+    pub(super) is_active: bool,
+    /// Seconds from the last feeding to the reset.
+    pub(super) timeout_s: Option<u32>,
 }
 
 /// Where the gateway listens.

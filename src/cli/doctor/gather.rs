@@ -22,8 +22,8 @@ use nix::unistd::{Uid, User};
 use serde_json::Value;
 
 use super::facts::{
-    Answer, BusFacts, ClockFacts, ConfigFacts, Facts, PeerFacts, PortFacts, Rights, Running, RuntimeFacts,
-    Seal,
+    Answer, BusFacts, ClockFacts, ConfigFacts, Facts, HardwareWatchdog, PeerFacts, PortFacts, Rights,
+    Running, RuntimeFacts, Seal,
 };
 use crate::cli::seal;
 use crate::cli::station::clean;
@@ -143,8 +143,25 @@ pub(super) fn gather(path: &Path, sys: &Path) -> Facts {
         }),
         peer,
         power: Power::read(sys),
+        watchdogs: watchdogs(&sys.join("class/watchdog")),
         runtime: look_at(&runtime::usual_path()),
     }
+}
+
+/// What the kernel has of them; whether one is fed stands beside its name.
+fn watchdogs(folder: &Path) -> Vec<HardwareWatchdog> {
+    let mut found: Vec<_> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .map(|path| HardwareWatchdog {
+            name: line(&path.join("identity")).unwrap_or_else(|| path.display().to_string()),
+            is_active: line(&path.join("state")).is_some_and(|state| state == "active"),
+            timeout_s: line(&path.join("timeout")).and_then(|timeout| timeout.parse().ok()),
+        })
+        .collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
 }
 
 /// The only line of a file.

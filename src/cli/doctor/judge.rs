@@ -103,6 +103,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     clock(&mut report, facts);
     report.area = "Supply";
     supply(&mut report, facts);
+    report.area = "Hardware";
+    hardware(&mut report, facts);
     report.area = "Runtime";
     runtime(&mut report, facts);
     report.findings
@@ -329,6 +331,24 @@ fn supply(report: &mut Report, facts: &Facts) {
         }
         (Some(false), _) => report.ok(format!("enough{warm}")),
         _ => report.ok(format!("this computer does not tell its voltage{warm}")),
+    }
+}
+
+/// SAFETY row 79: only a timer beside the processor notices a kernel that hangs.
+fn hardware(report: &mut Report, facts: &Facts) {
+    let remedy = "RuntimeWatchdogSec=10s lets systemd feed it: 10-ocpcan-watchdog.conf among the examples";
+    let alone = "a kernel that hangs stays so, and the actuators' own timeout is all that acts";
+    if let Some(fed) = facts.watchdogs.iter().find(|watchdog| watchdog.is_active) {
+        let after = fed.timeout_s.map_or_else(String::new, |timeout_s| format!(" {timeout_s} s"));
+        report
+            .ok(format!("watchdog {}: fed; it resets this computer{after} after the last feeding", fed.name));
+    } else if let Some(idle) = facts.watchdogs.first() {
+        report.warning(format!("watchdog {}: not used: {alone}", idle.name), remedy);
+    } else {
+        report.warning(
+            format!("no watchdog that this kernel knows of: {alone}"),
+            format!("load the board's driver (bcm2835_wdt on a Raspberry Pi), then {remedy}"),
+        );
     }
 }
 

@@ -98,6 +98,7 @@ mod tests {
             ports: Vec::new(),
             peer: None,
             power: Power::default(),
+            watchdogs: Vec::new(),
             runtime: RuntimeFacts::Missing("/run/ocpcan".into()),
         }
     }

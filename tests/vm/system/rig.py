@@ -152,8 +152,6 @@ def payload(folder, packages):
     files["bench/example.dbc"] = (folder / "example.dbc").read_bytes()
     files["bench/inside.pl"] = HERE / "inside.pl"
     files["etc/bench-operator"] = "neutral\n"
-    # The hardware's watchdog is systemd's.
-    files["bench/watchdog.conf"] = f"[Manager]\nRuntimeWatchdogSec={HARDWARE_WATCHDOG_S}s\n"
     for name, path in packages.items():
         files[f"bench/{name}.deb"] = path
     return files

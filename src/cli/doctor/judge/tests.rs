@@ -3,7 +3,7 @@
 use super::bus::crystal;
 use super::*;
 use crate::can::errorframe::ControllerState;
-use crate::cli::doctor::facts::{BusFacts, ClockFacts, Rights};
+use crate::cli::doctor::facts::{BusFacts, ClockFacts, HardwareWatchdog, Rights};
 use crate::io::canbus::controller::Controller;
 use crate::io::canbus::{Facts as Interface, OpenCause, OpenError};
 use crate::io::power::Power;
@@ -85,6 +85,11 @@ fn healthy() -> Facts {
             was_low: Some(false),
             temperature_milli_c: Some(48_000),
         },
+        watchdogs: vec![HardwareWatchdog {
+            name: "Broadcom BCM2835 Watchdog timer".to_owned(),
+            is_active: true,
+            timeout_s: Some(10),
+        }],
         runtime: RuntimeFacts::Writable("/run/ocpcan".into()),
     }
 }
@@ -375,6 +380,20 @@ fn row_78_undervoltage_and_heat_are_told() {
     only(&facts, Level::Problem, "too hot, 80.0 degrees C", "air");
     facts.power = Power::default();
     assert!(judge(&facts).iter().all(|finding| finding.level == Level::Ok));
+}
+
+#[test]
+fn row_79_a_hardware_watchdog_that_nobody_feeds_is_told() {
+    let fed = judge(&healthy()).into_iter().find(|finding| finding.area == "Hardware").unwrap();
+    assert_eq!(
+        fed.text,
+        "watchdog Broadcom BCM2835 Watchdog timer: fed; it resets this computer 10 s after the last feeding"
+    );
+    let mut facts = healthy();
+    facts.watchdogs[0].is_active = false;
+    only(&facts, Level::Warning, "not used", "RuntimeWatchdogSec=10s");
+    facts.watchdogs.clear();
+    only(&facts, Level::Warning, "no watchdog", "bcm2835_wdt");
 }
 
 #[test]
