@@ -250,7 +250,9 @@ fn threads(process: &Path) -> Vec<(String, i32, Option<i32>)> {
                 let is_it = name == spec.name || name.starts_with(&format!("{}-", spec.name));
                 spec.priority.filter(|_| is_it)
             })?;
-            Some((name, wanted, fifo_priority(&line(&task.join("stat"))?)))
+            // Whole: the fields lie far behind in a line of over 300 bytes.
+            let stat = fs::read_to_string(task.join("stat")).ok()?;
+            Some((name, wanted, fifo_priority(&stat)))
         })
         .collect();
     threads.sort();
@@ -351,6 +353,20 @@ fn look_at(path: &Path) -> RuntimeFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_threads_priority_is_read_from_the_longest_line() {
+        let process = std::env::temp_dir().join(format!("ocpcan-threads-{}", std::process::id()));
+        let task = process.join("task/4194304");
+        fs::create_dir_all(&task).unwrap();
+        fs::write(task.join("comm"), "can-vehicle\n").unwrap();
+        // Every number of proc(5) as long as it gets: a computer that has run for months.
+        let long = ["18446744073709551615"; 37].join(" ");
+        fs::write(task.join("stat"), format!("4194304 (can-vehicle) {long} 40 1 0 0 0\n")).unwrap();
+        let found = threads(&process);
+        fs::remove_dir_all(&process).unwrap();
+        assert_eq!(found, [("can-vehicle".to_owned(), 40, Some(40))]);
+    }
 
     #[test]
     fn a_threads_priority_is_read_behind_any_name() {
