@@ -322,13 +322,15 @@ def row_79_kernel_hang(system):
     machine.events.wait(lambda event: event == "WATCHDOG", 180, events, "WATCHDOG event of the emulated hardware")
     took = time.monotonic() - started
     last = system.commands()[-1].frame.time_ns
-    mark, log = system.bus.mark(), system.gateway.mark()
-    machine.wait_agent()
-    system.first_frame(log, mark, limit_ms=None)
-    silent_s = (system.commands(mark)[0].frame.time_ns - last) / 1e9
+    # QEMU's own reset leaves what the receive buffers of its CAN controllers held, and old frames would be read again: the moment
+    # of the reset is the emulated hardware's, and a new machine with the same disk is what is reset.
+    machine.power_cut()
+    machine.power_on(PLAIN)
+    system.first_frame(0, 0, limit_ms=None)
+    silent_s = (system.commands()[0].frame.time_ns - last) / 1e9
     system.note(f"{armed[0]} reset the machine {took:.0f} s of the host's time after the hang; {silent_s:.0f} s without a frame "
                 f"on the bus, in which the actuators' own timeout must act")
-    system.does_not_arm(mark, log, seconds=5.0)
+    system.does_not_arm(0, 0, seconds=5.0)
 
 
 @check
