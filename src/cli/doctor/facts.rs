@@ -17,9 +17,8 @@ use crate::signals::plan::Echo;
 pub(super) struct Facts {
     /// The file that was asked for.
     pub(super) path: PathBuf,
-    /// What it says, or its problems, one line each.
-    pub(super) config: Result<ConfigFacts, Vec<String>>,
-    /// In the order of the file.
+    pub(super) config: Result<ConfigFacts, Unusable>,
+    /// In the order of the file; without one every CAN interface of this computer.
     pub(super) buses: Vec<BusFacts>,
     pub(super) rights: Rights,
     /// A gateway that holds one of the buses.
@@ -31,6 +30,15 @@ pub(super) struct Facts {
     pub(super) power: Power,
     pub(super) watchdogs: Vec<HardwareWatchdog>,
     pub(super) runtime: RuntimeFacts,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unusable {
+    /// The file is not there, or holds comments alone: nobody has written one yet.
+    NotWritten,
+    /// Its problems, one line each.
+    Wrong(Vec<String>),
 }
 
 /// What the other questions need of a configuration, and what a person wants to know of it.

@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use super::facts::{
     Answer, BusFacts, ClockFacts, ConfigFacts, Facts, HardwareWatchdog, PeerFacts, PortFacts, Rights,
-    Running, RuntimeFacts, Seal,
+    Running, RuntimeFacts, Seal, Unusable,
 };
 use crate::cli::seal;
 use crate::cli::station::clean;
@@ -32,7 +32,7 @@ use crate::io::canbus::{Accept, BusAddress, OpenError, Port, PortOptions, contro
 use crate::io::power::Power;
 use crate::io::runtime::{self, BusLock};
 use crate::io::{clock, sys};
-use crate::signals::plan::BusPlan;
+use crate::signals::plan::{BusPlan, Echo};
 use crate::threads::rcsp_client::{ClientOptions, RcspClient};
 use crate::time::{Duration, millis_f64};
 use crate::topology::Thread;
@@ -113,9 +113,12 @@ pub(super) fn gather(path: &Path, sys: &Path) -> Facts {
     let loaded = config::load_either(path).map(|loaded| Subject::of(loaded, path, sys));
     let (config, subject) = match loaded {
         Ok(subject) => (Ok(subject.facts.clone()), Some(subject)),
-        Err(problems) => (Err(problems.iter().map(ToString::to_string).collect()), None),
+        Err(_) if is_blank(path) => (Err(Unusable::NotWritten), None),
+        Err(problems) => (Err(Unusable::Wrong(problems.iter().map(ToString::to_string).collect())), None),
     };
-    let buses: &[BusPlan] = subject.as_ref().map_or(&[], |subject| &subject.buses);
+    let buses = subject
+        .as_ref()
+        .map_or_else(|| can_interfaces(&sys.join("class/net")), |subject| subject.buses.clone());
     let running = subject.as_ref().and_then(running);
     let peer = subject.as_ref().map(|subject| {
         let (key, name, address) = subject.peer;
@@ -146,6 +149,29 @@ pub(super) fn gather(path: &Path, sys: &Path) -> Facts {
         watchdogs: watchdogs(&sys.join("class/watchdog")),
         runtime: look_at(&runtime::usual_path()),
     }
+}
+
+/// Whether nobody has written a configuration yet: the same rule as the package's.
+fn is_blank(path: &Path) -> bool {
+    match fs::read_to_string(path) {
+        Ok(text) => text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#')),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
+/// Every CAN interface of this computer, as a bus of its name.
+fn can_interfaces(folder: &Path) -> Vec<BusPlan> {
+    let is_can = |interface: &String| {
+        line(&folder.join(interface).join("type")).and_then(|kind| kind.parse().ok())
+            == Some(libc::ARPHRD_CAN)
+    };
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let mut names: Vec<_> =
+        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).filter(is_can).collect();
+    names.sort();
+    let bus =
+        |interface: String| BusPlan { name: interface.clone(), interface, fd: false, echo: Echo::Required };
+    names.into_iter().map(bus).collect()
 }
 
 /// What the kernel has of them; whether one is fed stands beside its name.
@@ -353,6 +379,26 @@ fn look_at(path: &Path) -> RuntimeFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_configuration_every_can_interface_is_looked_at() {
+        let folder = std::env::temp_dir().join(format!("ocpcan-links-{}", std::process::id()));
+        for (name, kind) in [("can1", "280"), ("can0", "280"), ("eth0", "1"), ("lo", "772")] {
+            fs::create_dir_all(folder.join(name)).unwrap();
+            fs::write(folder.join(name).join("type"), format!("{kind}\n")).unwrap();
+        }
+        let names: Vec<_> = can_interfaces(&folder).into_iter().map(|bus| bus.interface).collect();
+        assert_eq!(names, ["can0", "can1"]);
+        let file = folder.join("ocpcan.toml");
+        assert!(is_blank(&file), "not there");
+        for (text, is_it) in
+            [("# a comment\n\n   # another\n", true), ("# x\nrole = \"vehicle\"\n", false), ("", true)]
+        {
+            fs::write(&file, text).unwrap();
+            assert_eq!(is_blank(&file), is_it, "{text}");
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn a_threads_priority_is_read_from_the_longest_line() {

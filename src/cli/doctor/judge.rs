@@ -7,7 +7,7 @@ mod bus;
 
 use nix::errno::Errno;
 
-use super::facts::{Answer, ConfigFacts, Facts, PeerFacts, PortFacts, Running, RuntimeFacts, Seal};
+use super::facts::{Answer, ConfigFacts, Facts, PeerFacts, PortFacts, Running, RuntimeFacts, Seal, Unusable};
 use crate::cli::VERSION;
 use crate::config::RealTime;
 
@@ -77,13 +77,23 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut report = Report { area: "Config", findings: Vec::new() };
     match &facts.config {
         Ok(config) => valid(&mut report, config),
-        Err(problems) => {
+        Err(Unusable::NotWritten) => report.problem(
+            format!("{}: not configured yet", facts.path.display()),
+            "begin with /usr/share/doc/ocpcan/README.md and one of the examples beside it",
+        ),
+        Err(Unusable::Wrong(problems)) => {
             for problem in problems {
                 report.problem(problem.clone(), "correct the file; `ocpcan check` names the same problems");
             }
         }
     }
     report.area = "Bus";
+    if facts.config.is_err() && facts.buses.is_empty() {
+        report.problem(
+            "this kernel has no CAN interface",
+            "the lines of the HAT in /boot/firmware/config.txt, then a reboot; `dmesg | grep -i -e can -e spi` says more",
+        );
+    }
     for one in &facts.buses {
         bus::bus(&mut report, one);
     }

@@ -84,13 +84,13 @@ pub(super) fn json(facts: &Facts, findings: &[Finding]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::doctor::facts::{ClockFacts, Rights, RuntimeFacts};
+    use crate::cli::doctor::facts::{ClockFacts, Rights, RuntimeFacts, Unusable};
     use crate::io::power::Power;
 
     fn facts() -> Facts {
         Facts {
             path: "x.toml".into(),
-            config: Err(Vec::new()),
+            config: Err(Unusable::NotWritten),
             buses: Vec::new(),
             rights: Rights { user: "pi".to_owned(), fifo: Ok(()), memory: Ok(()) },
             running: None,

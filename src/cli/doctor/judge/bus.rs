@@ -13,7 +13,12 @@ use crate::signals::plan::Echo;
 
 /// One bus, from the interface to what it has seen.
 pub(super) fn bus(report: &mut Report, bus: &BusFacts) {
-    let who = format!("{} ({})", bus.name, bus.interface);
+    // Without a configuration it has no other name.
+    let who = if bus.name == bus.interface {
+        bus.name.clone()
+    } else {
+        format!("{} ({})", bus.name, bus.interface)
+    };
     if bus.is_built_in {
         return report.warning(
             format!("{who}: the built-in bus, no wire behind it"),

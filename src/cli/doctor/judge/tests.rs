@@ -164,8 +164,10 @@ fn a_healthy_machine_is_ok_throughout_with_and_without_a_gateway() {
 #[test]
 fn a_file_with_problems_is_told_and_the_rest_is_looked_at_all_the_same() {
     let facts = Facts {
-        config: Err(vec!["x.toml:3: vehicle: missing".to_owned(), "x.toml:9: arm: missing".to_owned()]),
-        buses: Vec::new(),
+        config: Err(Unusable::Wrong(vec![
+            "x.toml:3: vehicle: missing".to_owned(),
+            "x.toml:9: arm: missing".to_owned(),
+        ])),
         ports: Vec::new(),
         peer: None,
         ..healthy()
@@ -380,6 +382,21 @@ fn row_78_undervoltage_and_heat_are_told() {
     only(&facts, Level::Problem, "too hot, 80.0 degrees C", "air");
     facts.power = Power::default();
     assert!(judge(&facts).iter().all(|finding| finding.level == Level::Ok));
+}
+
+#[test]
+fn before_there_is_a_configuration_the_interfaces_are_judged_all_the_same() {
+    let mut facts = Facts { config: Err(Unusable::NotWritten), peer: None, ports: Vec::new(), ..healthy() };
+    facts.buses[0].name = facts.buses[0].interface.clone();
+    only(&facts, Level::Problem, "not configured yet", "examples");
+    let can0 = judge(&facts).into_iter().find(|finding| finding.area == "Bus").unwrap();
+    assert!(can0.text.starts_with("can0: up, "), "{}", can0.text);
+    facts.buses.clear();
+    let told: Vec<_> = judge(&facts).into_iter().filter(|finding| finding.level != Level::Ok).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[1].text.contains("no CAN interface") && told[1].remedy.as_ref().unwrap().contains("config.txt")
+    );
 }
 
 #[test]
