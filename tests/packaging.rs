@@ -296,13 +296,20 @@ fn shellcheck_finds_nothing_and_every_script_can_be_run() {
 }
 
 #[test]
-fn a_file_of_comments_is_not_configured_and_a_wrong_one_is() {
+fn the_shipped_file_is_not_configured_and_a_wrong_a_lost_or_a_cut_one_is() {
     let scratch = Scratch::new("configured");
     let is_configured = |path: &Path| output(Command::new(deploy("lib/configured")).arg(path)).status.code();
     assert_eq!(is_configured(&deploy("debian/ocpcan.toml")), Some(1), "as the package ships it");
-    assert_eq!(is_configured(&scratch.path("missing.toml")), Some(1));
-    assert_eq!(is_configured(&scratch.put("blank.toml", " \n\t# role = \"vehicle\"\n")), Some(1));
+    // Whoever had a configuration must hear that it is gone, or what is left of it.
+    assert_eq!(is_configured(&scratch.path("missing.toml")), Some(0));
+    assert_eq!(is_configured(&scratch.put("empty.toml", "")), Some(0));
+    assert_eq!(is_configured(&scratch.put("cut.toml", " \n\t# role = \"vehicle\"\n")), Some(0));
     assert_eq!(is_configured(&scratch.put("wrong.toml", "# x\n  role = \n")), Some(0));
+    let shipped = fs::read_to_string(deploy("debian/ocpcan.toml")).unwrap();
+    assert_eq!(
+        is_configured(&scratch.put("written.toml", &format!("{shipped}\nrole = \"vehicle\"\n"))),
+        Some(0)
+    );
     assert_eq!(is_configured(&deploy("ocpcan.example.toml")), Some(0));
     // The program refuses the file as it is shipped, and names what is missing.
     let check = output(Command::new(OCPCAN).arg("check").arg("--config").arg(deploy("debian/ocpcan.toml")));
@@ -438,6 +445,22 @@ fn queues_are_purged_of_the_interfaces_that_the_configuration_names() {
     // Down stays down: somebody wanted it so.
     links.0.put("sys/can0/flags", "0x40080\n");
     assert_eq!(purge(&deploy("ocpcan.example.toml")), (Some(0), String::new(), String::new()));
+    // A second gateway is refused, and must not take the bus from the first on its way there.
+    for name in ["can5", "can6"] {
+        links.0.put(&format!("sys/{name}/type"), "280\n");
+        links.0.put(&format!("sys/{name}/flags"), "0x40081\n");
+    }
+    let text = fs::read_to_string(deploy("ocpcan.example.toml")).unwrap();
+    links.0.put("example.dbc", &fs::read_to_string(deploy("example.dbc")).unwrap());
+    let [driven, free] = ["can5", "can6"]
+        .map(|name| links.0.put(&format!("{name}.toml"), &text.replace("\"can0\"", &format!("\"{name}\""))));
+    let lock = BusLock::take(&"can5".parse::<BusAddress>().unwrap()).unwrap();
+    let (code, said, calls) = purge(&driven);
+    assert_eq!((code, calls.as_str()), (Some(0), ""), "{said}");
+    assert!(said.contains("can5: a gateway drives it"), "{said}");
+    assert_eq!(purge(&free).2, CYCLE.replace("can0", "can6"));
+    drop(lock);
+    assert_eq!(purge(&driven).2, CYCLE.replace("can0", "can5"));
     // It never keeps the gateway from starting.
     assert_eq!(purge(Path::new("/nowhere/x.toml")).0, Some(0));
 }
@@ -451,8 +474,19 @@ fn an_upgrade_restarts_only_what_stands_and_is_accepted() {
 echo "systemctl $*" >> "$LOG"
 case "$*" in
     *is-active*) [ "$ACTIVE" = yes ] ;;
-    show*) echo "$STATUS_TEXT" ;;
+    *StatusText*) echo "$STATUS_TEXT" ;;
+    *=User*) echo ocpcan ;;
+    *InaccessiblePaths*) echo "-/opt -/srv" ;;
 esac
+"#,
+    );
+    scratch.program(
+        "bin/systemd-run",
+        r#"#!/bin/sh
+echo "systemd-run $*" >> "$LOG"
+until [ "$1" = -- ]; do shift; done
+shift
+exec "$@"
 "#,
     );
     scratch.program(
@@ -504,6 +538,14 @@ esac
                 "{said}"
             );
         }
+    }
+    // By the service's user, where the service looks: what root may read says nothing.
+    let log = scratch.read("log");
+    let check = log.lines().find(|line| line.starts_with("systemd-run ")).unwrap_or_else(|| panic!("{log}"));
+    for part in
+        ["--property=User=ocpcan ", "--property=InaccessiblePaths=-/opt -/srv ", " -- ocpcan check --quiet"]
+    {
+        assert!(check.contains(part), "{part}: {check}");
     }
     let (restarted, said) = upgraded("yes", "bad", "SAFE", "SAFE");
     assert!(!restarted && said.contains("arm.switch") && said.contains("NOT restarted"), "{said}");
@@ -738,8 +780,8 @@ fn starts_stops_and_restarts(script: &str) {
     });
     assert_eq!(machine.scratch.read("log").matches("ocp: is missing").count(), 2, "by run, and by safe-stop");
 
-    // One of comments alone is not tried at all.
-    machine.scratch.put("ocpcan.toml", "# nothing\n");
+    // The one that is shipped is not tried at all.
+    machine.scratch.put("ocpcan.toml", &fs::read_to_string(deploy("debian/ocpcan.toml")).unwrap());
     let (_, said) = machine.call(script, "start");
     assert!(said.contains("not configured yet"), "{said}");
     assert_eq!(BusLock::is_taken(&machine.bus), Ok(false));

@@ -30,12 +30,36 @@ pub(super) struct Facts {
     pub(super) power: Power,
     pub(super) watchdogs: Vec<HardwareWatchdog>,
     pub(super) runtime: RuntimeFacts,
+    /// The installed service; none where it is not, or another file than its own was asked for.
+    pub(super) service: Option<ServiceFacts>,
+}
+
+/// What systemd says of the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServiceFacts {
+    /// `ActiveState`, `SubState`, `Result` and `UnitFileState`, in systemd's words.
+    pub(super) active: String,
+    pub(super) step: String,
+    pub(super) result: String,
+    pub(super) enabled: String,
+    pub(super) user: String,
+    /// Files that it needs and cannot read.
+    pub(super) unreadable: Vec<(PathBuf, Unreadable)>,
+}
+
+/// Why the service cannot read a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// By the mode of the file, or of a folder on the way to it.
+    Refused(PathBuf),
+    /// It lies in a folder that the service's sandbox hides.
+    Hidden(PathBuf),
 }
 
 /// Why there is no configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Unusable {
-    /// The file is not there, or holds comments alone: nobody has written one yet.
+    /// The file is the one that the package brought, comments alone.
     NotWritten,
     /// Its problems, one line each.
     Wrong(Vec<String>),

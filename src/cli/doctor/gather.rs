@@ -8,6 +8,8 @@
     reason = "a command that tries a right in a thread of its own, and waits for peers"
 )]
 
+mod service;
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd as _;
@@ -18,6 +20,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
 };
+use nix::sys::statvfs::statvfs;
 use nix::unistd::{Uid, User};
 use serde_json::Value;
 
@@ -25,8 +28,8 @@ use super::facts::{
     Answer, BusFacts, ClockFacts, ConfigFacts, Facts, HardwareWatchdog, PeerFacts, PortFacts, Rights,
     Running, RuntimeFacts, Seal, Unusable,
 };
-use crate::cli::seal;
 use crate::cli::station::clean;
+use crate::cli::{DEFAULT_CONFIG, seal};
 use crate::config::{self, Loaded};
 use crate::io::canbus::{Accept, BusAddress, OpenError, Port, PortOptions, controller, queue};
 use crate::io::power::Power;
@@ -126,6 +129,9 @@ pub(super) fn gather(path: &Path, sys: &Path) -> Facts {
         let reached = running.is_none().then(|| reach(address));
         PeerFacts { key, name, address, reached }
     });
+    let descriptions = config.as_ref().map_or(&[][..], |config| &config.descriptions);
+    let files: Vec<PathBuf> =
+        core::iter::once(path.to_path_buf()).chain(descriptions.iter().map(|one| one.path.clone())).collect();
     Facts {
         path: path.to_path_buf(),
         config,
@@ -148,15 +154,18 @@ pub(super) fn gather(path: &Path, sys: &Path) -> Facts {
         power: Power::read(sys),
         watchdogs: watchdogs(&sys.join("class/watchdog")),
         runtime: look_at(&runtime::usual_path()),
+        service: (path == Path::new(DEFAULT_CONFIG)).then(|| service::ask(&files)).flatten(),
     }
 }
 
-/// Whether nobody has written a configuration yet: the same rule as the package's.
+/// What the file says that the package brings.
+const SHIPPED: &str = "While this file holds comments only, the service is not started";
+
+/// Whether nobody has written a configuration yet: the rule by which the package does not start its service.
 fn is_blank(path: &Path) -> bool {
-    match fs::read_to_string(path) {
-        Ok(text) => text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#')),
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-    }
+    let is_comment = |line: &str| line.is_empty() || line.starts_with('#');
+    fs::read_to_string(path)
+        .is_ok_and(|text| text.contains(SHIPPED) && text.lines().map(str::trim).all(is_comment))
 }
 
 /// Every CAN interface of this computer, as a bus of its name.
@@ -362,6 +371,11 @@ fn look_at(path: &Path) -> RuntimeFacts {
     if !meta.is_dir() || meta.mode() & 0o022 != 0 {
         return RuntimeFacts::Open(path);
     }
+    // Not written to, or what root made there would be the gateway's trouble; that it is full shows all the same.
+    let is_full = statvfs(&path).is_ok_and(|there| there.blocks() > 0 && there.blocks_available() == 0);
+    if is_full {
+        return RuntimeFacts::Refused(path, "no space left on its file system".to_owned());
+    }
     if meta.uid() != nix::unistd::geteuid().as_raw() {
         let owner = user_name(Uid::from_raw(meta.uid()));
         return RuntimeFacts::Others(path, owner);
@@ -389,15 +403,21 @@ mod tests {
         }
         let names: Vec<_> = can_interfaces(&folder).into_iter().map(|bus| bus.interface).collect();
         assert_eq!(names, ["can0", "can1"]);
-        let file = folder.join("ocpcan.toml");
-        assert!(is_blank(&file), "not there");
-        for (text, is_it) in
-            [("# a comment\n\n   # another\n", true), ("# x\nrole = \"vehicle\"\n", false), ("", true)]
-        {
-            fs::write(&file, text).unwrap();
-            assert_eq!(is_blank(&file), is_it, "{text}");
-        }
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn the_shipped_file_is_no_configuration_and_what_is_left_of_one_is_a_wrong_one() {
+        let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/debian/ocpcan.toml");
+        assert!(is_blank(Path::new(shipped)));
+        let file = std::env::temp_dir().join(format!("ocpcan-blank-{}", std::process::id()));
+        assert!(!is_blank(&file), "not there");
+        let written = format!("{}\nrole = \"vehicle\"\n", fs::read_to_string(shipped).unwrap());
+        for text in ["", "# what was left after a power cut\n", written.as_str()] {
+            fs::write(&file, text).unwrap();
+            assert!(!is_blank(&file), "{text}");
+        }
+        fs::remove_file(&file).unwrap();
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! know.
 
 mod bus;
+mod service;
 
 use nix::errno::Errno;
 
@@ -99,6 +100,10 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     }
     report.area = "Gateway";
     gateway(&mut report, facts);
+    report.area = "Service";
+    if let Some(facts) = &facts.service {
+        service::service(&mut report, facts);
+    }
     report.area = "Real time";
     real_time(&mut report, facts);
     report.area = "Ports";

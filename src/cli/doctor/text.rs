@@ -99,6 +99,7 @@ mod tests {
             peer: None,
             power: Power::default(),
             watchdogs: Vec::new(),
+            service: None,
             runtime: RuntimeFacts::Missing("/run/ocpcan".into()),
         }
     }

@@ -62,7 +62,7 @@ impl fmt::Display for OpenError {
             ),
             OpenCause::Down => write!(
                 f,
-                "{bus}: the interface is down; bring it up, for example `ip link set {bus} up type can bitrate 500000`"
+                "{bus}: the interface is down; bring it up, for example `ip link set {bus} up type can bitrate RATE restart-ms 0`"
             ),
             OpenCause::NotCan => {
                 write!(f, "{bus}: not a CAN interface; `ip -br link show type can` lists those")

@@ -6,8 +6,8 @@ use super::Report;
 use crate::can::errorframe::ControllerState;
 use crate::cli::doctor::facts::BusFacts;
 use crate::cli::status::screen::bit_rate;
-use crate::io::canbus::Facts as Interface;
 use crate::io::canbus::controller::Controller;
+use crate::io::canbus::{Facts as Interface, OpenCause};
 use crate::limits::TRANSMIT_QUEUE;
 use crate::signals::plan::Echo;
 
@@ -30,6 +30,18 @@ pub(super) fn bus(report: &mut Report, bus: &BusFacts) {
         Some(Err(error)) => {
             let text = error.to_string();
             let (what, remedy) = text.split_once("; ").unwrap_or((&text, "see `ip -details link show`"));
+            let remedy = match error.cause {
+                // No bit rate is guessed, and the driver must not end bus-off by itself.
+                OpenCause::Down => format!(
+                    "BITRATE=... in /etc/ocpcan/{0}.env, then systemctl enable --now ocpcan-can@{0}; by hand: ip link set {0} \
+                     type can bitrate RATE restart-ms 0, then ip link set {0} up",
+                    bus.interface
+                ),
+                OpenCause::NoInterface => format!(
+                    "{remedy}; for a HAT, its lines in /boot/firmware/config.txt and a reboot (dmesg | grep -i -e can -e spi)"
+                ),
+                _ => remedy.to_owned(),
+            };
             return report.problem(format!("{}: {what}", bus.name), remedy);
         }
         None => {

@@ -3,7 +3,7 @@
 use super::bus::crystal;
 use super::*;
 use crate::can::errorframe::ControllerState;
-use crate::cli::doctor::facts::{BusFacts, ClockFacts, HardwareWatchdog, Rights};
+use crate::cli::doctor::facts::{BusFacts, ClockFacts, HardwareWatchdog, Rights, ServiceFacts, Unreadable};
 use crate::io::canbus::controller::Controller;
 use crate::io::canbus::{Facts as Interface, OpenCause, OpenError};
 use crate::io::power::Power;
@@ -91,6 +91,14 @@ fn healthy() -> Facts {
             timeout_s: Some(10),
         }],
         runtime: RuntimeFacts::Writable("/run/ocpcan".into()),
+        service: Some(ServiceFacts {
+            active: "active".to_owned(),
+            step: "running".to_owned(),
+            result: "success".to_owned(),
+            enabled: "enabled".to_owned(),
+            user: "ocpcan".to_owned(),
+            unreadable: Vec::new(),
+        }),
     }
 }
 
@@ -197,8 +205,8 @@ fn an_interface_that_cannot_be_opened_has_its_remedy() {
             bus.opened = Some(Err(OpenError { bus: "can0".parse().unwrap(), cause }));
         }
     };
-    bus_has(cannot(OpenCause::NoInterface), Level::Problem, "no such interface", "ip -br link");
-    bus_has(cannot(OpenCause::Down), Level::Problem, "the interface is down", "ip link set can0 up type can");
+    bus_has(cannot(OpenCause::NoInterface), Level::Problem, "no such interface", "config.txt");
+    bus_has(cannot(OpenCause::Down), Level::Problem, "the interface is down", "ocpcan-can@can0");
     bus_has(cannot(OpenCause::NoCanSupport), Level::Problem, "no CAN sockets", "modprobe can_raw");
     bus_has(cannot(OpenCause::Permission), Level::Problem, "not permitted", "AF_CAN");
     bus_has(|bus| bus.is_built_in = true, Level::Warning, "built-in", "can0");
@@ -397,6 +405,43 @@ fn before_there_is_a_configuration_the_interfaces_are_judged_all_the_same() {
     assert!(
         told[1].text.contains("no CAN interface") && told[1].remedy.as_ref().unwrap().contains("config.txt")
     );
+}
+
+#[test]
+fn a_service_that_does_not_run_or_cannot_read_its_files_is_told() {
+    let with = |change: &dyn Fn(&mut ServiceFacts)| {
+        let mut facts = healthy();
+        change(facts.service.as_mut().unwrap());
+        facts
+    };
+    let failed = with(&|service| {
+        (service.active, service.result) = ("failed".to_owned(), "exit-code".to_owned());
+    });
+    only(&failed, Level::Problem, "has failed (exit-code)", "journalctl");
+    let again = with(&|service| {
+        (service.active, service.step) = ("activating".to_owned(), "auto-restart".to_owned());
+    });
+    only(&again, Level::Problem, "again and again", "journalctl");
+    only(
+        &with(&|service| service.active = "inactive".to_owned()),
+        Level::Warning,
+        "does not run",
+        "systemctl start",
+    );
+    only(
+        &with(&|service| service.enabled = "disabled".to_owned()),
+        Level::Warning,
+        "at boot",
+        "systemctl enable",
+    );
+    let dbc = std::path::PathBuf::from("/etc/ocpcan/example.dbc");
+    let refused = with(&|service| service.unreadable = vec![(dbc.clone(), Unreadable::Refused(dbc.clone()))]);
+    only(&refused, Level::Problem, "ocpcan may not read it", "chmod o+r");
+    let hidden =
+        with(&|service| service.unreadable = vec![("/opt/x.dbc".into(), Unreadable::Hidden("/opt".into()))]);
+    only(&hidden, Level::Problem, "does not see /opt", "/etc/ocpcan");
+    let none = Facts { service: None, ..healthy() };
+    assert!(judge(&none).iter().all(|finding| finding.area != "Service"));
 }
 
 #[test]
