@@ -8,6 +8,7 @@
     reason = "a right is tried in a thread of its own, before any other is started"
 )]
 
+use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::cli::exit;
@@ -28,6 +29,11 @@ pub(super) fn prepare(config: &Config, log: &Journal) -> Result<Result<(), i32>,
     if is_required && let Err(text) = try_priority() {
         log.error(format_args!("{text}; safety.real_time is \"required\": not started"));
         return Err(exit::UNAVAILABLE);
+    }
+    // One for a thread's stack would be 2 MiB of locked memory where kilobytes are used, and its first use takes as long as
+    // zeroing all of it.
+    if let Err(errno) = prctl::set_thp_disable(true) {
+        log.warning(format_args!("huge pages are not switched off: {}", errno.desc()));
     }
     let memory = sys::lock_memory();
     if let Err(errno) = memory {
