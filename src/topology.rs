@@ -67,12 +67,14 @@ pub struct ThreadSpec {
 
 /// No file, and sockets of these families.
 const fn sockets(sockets: &'static [Family]) -> Rights {
-    Rights { files: false, sockets }
+    Rights { files: false, threads: false, sockets }
 }
 
-/// Where a bus is: at the kernel, which is asked for it by netlink, or behind a socket of this computer.
-const BUSES_ONLY: Rights = sockets(&[Family::Can, Family::Netlink, Family::Unix]);
-const BUSES_AND_IP: Rights = sockets(&[Family::Can, Family::Netlink, Family::Unix, Family::Ip]);
+/// Where a bus is: at the kernel, which is asked for it by netlink, or behind a socket of this computer, where the first who
+/// opens the built-in bus is its host and has a thread for it.
+const BUSES_ONLY: Rights = Rights { threads: true, ..sockets(&[Family::Can, Family::Netlink, Family::Unix]) };
+const BUSES_AND_IP: Rights =
+    Rights { threads: true, ..sockets(&[Family::Can, Family::Netlink, Family::Unix, Family::Ip]) };
 
 impl Thread {
     /// Every kind of thread.
@@ -117,7 +119,7 @@ impl Thread {
                 waits_on: "new command or tick, 5 ms at most",
                 priority: Some(45),
                 // A restart of a bus is asked for by a file; its socket is the service manager's.
-                rights: Rights { files: true, sockets: &[Family::Unix] },
+                rights: Rights { files: true, ..sockets(&[Family::Unix]) },
                 duty: "step the core, write every actuator frame, feed systemd",
             },
             Self::Tcpcan => ThreadSpec {
@@ -467,8 +469,9 @@ pub fn table() -> String {
     for thread in Thread::ALL {
         let ThreadSpec { name, rights, .. } = thread.spec();
         let files = if rights.files { "files, " } else { "" };
+        let threads = if rights.threads { "threads, " } else { "" };
         let families: Vec<_> = rights.sockets.iter().map(|family| family.name()).collect();
-        let _ = writeln!(out, "  {name:<9} {files}sockets: {}", families.join(", "));
+        let _ = writeln!(out, "  {name:<9} {files}{threads}sockets: {}", families.join(", "));
     }
     out.push_str("channels\n");
     for edge in Edge::ALL {

@@ -283,7 +283,7 @@ fn row_107_a_reader_that_is_taken_over_opens_no_file_and_starts_nothing_and_the_
         for what in never {
             assert!(outcome(what).starts_with("EPERM"), "{thread}: {what}: {line}");
         }
-        for what in ["socket unix", "socket ip", "socket ip6", "socket netlink", "socket can"] {
+        for what in ["thread", "socket unix", "socket ip", "socket ip6", "socket netlink", "socket can"] {
             let is_refused = outcome(what).starts_with("EPERM");
             assert_ne!(is_refused, sockets.contains(&what), "{thread}: {what}: {line}");
         }

@@ -56,13 +56,15 @@ impl Family {
 pub struct Rights {
     /// Files, by their path.
     pub files: bool,
+    /// More threads, each with these rights at most: who opens the built-in bus first is its host.
+    pub threads: bool,
     /// Sockets of these families.
     pub sockets: &'static [Family],
 }
 
 impl Rights {
     /// What the whole program has: files, and sockets of the families that it uses.
-    pub const PROGRAM: Self = Self { files: true, sockets: &Family::ALL };
+    pub const PROGRAM: Self = Self { files: true, threads: true, sockets: &Family::ALL };
 }
 
 /// Nobody in the program starts programs or processes, looks into other processes, or changes the system.
@@ -113,10 +115,8 @@ const NOT_THE_PROGRAM: &[i64] = &[
     libc::SYS_kexec_file_load,
 ];
 
-/// A thread that reads what others sent starts no thread, sends no signal and changes no limit.
+/// A thread that reads what others sent sends no signal and changes no limit.
 const NOT_A_THREAD: &[i64] = &[
-    libc::SYS_clone,
-    libc::SYS_clone3,
     libc::SYS_kill,
     libc::SYS_tkill,
     libc::SYS_rt_sigqueueinfo,
@@ -190,15 +190,19 @@ const NO_FILES: &[i64] = &[
 pub fn program() -> Result<(), i32> {
     let mut rules = always(NOT_THE_PROGRAM);
     rules.insert(libc::SYS_socket, sockets_beyond(&Family::ALL)?);
-    // A new thread, but no new process.
-    rules.insert(libc::SYS_clone, one(condition(0, without(libc::CLONE_THREAD), 0)?)?);
+    rules.insert(libc::SYS_clone, no_process()?);
     install(rules, Errno::EPERM)?;
-    // Its flags lie in memory, where no filter sees them. Told that there is no such call, the C library takes the other.
     install(always(&[libc::SYS_clone3]), Errno::ENOSYS)
 }
 
-/// Refuses for the calling thread, for ever, what lies beyond these rights, and new threads, signals to others, and memory
-/// that can be executed. To be called once it has its priority.
+/// A new thread, but no new process. The flags of `clone3` lie in memory, where no filter sees them: told that there is no such
+/// call, the C library takes this one.
+fn no_process() -> Result<Vec<SeccompRule>, i32> {
+    one(condition(0, SeccompCmpOp::MaskedEq(bits(libc::CLONE_THREAD)), 0)?)
+}
+
+/// Refuses for the calling thread, for ever, what lies beyond these rights, and processes, signals to others, and memory that can
+/// be executed. To be called once it has its priority.
 ///
 /// # Errors
 /// The kernel's number: it has no seccomp, or does not allow it. Nothing is refused then.
@@ -209,6 +213,11 @@ pub fn thread(rights: Rights) -> Result<(), i32> {
         rules.extend(always(NO_FILES));
     }
     rules.insert(libc::SYS_socket, sockets_beyond(rights.sockets)?);
+    if rights.threads {
+        rules.insert(libc::SYS_clone, no_process()?);
+    } else {
+        rules.extend(always(&[libc::SYS_clone, libc::SYS_clone3]));
+    }
     let exec = bits(libc::PROT_EXEC);
     for (call, argument) in [(libc::SYS_mmap, 2), (libc::SYS_mprotect, 2), (libc::SYS_pkey_mprotect, 2)] {
         rules.insert(call, one(condition(argument, SeccompCmpOp::MaskedEq(exec), exec)?)?);
@@ -216,6 +225,9 @@ pub fn thread(rights: Rights) -> Result<(), i32> {
     // Its own process may be ended by it: that is what an abort is.
     let own = bits(nix::unistd::getpid().as_raw());
     rules.insert(libc::SYS_tgkill, one(condition(0, SeccompCmpOp::Ne, own)?)?);
+    if rights.threads {
+        install(always(&[libc::SYS_clone3]), Errno::ENOSYS)?;
+    }
     install(rules, Errno::EPERM)
 }
 
@@ -238,11 +250,6 @@ fn sockets_beyond(families: &[Family]) -> Result<Vec<SeccompRule>, i32> {
 
 fn one(condition: SeccompCondition) -> Result<Vec<SeccompRule>, i32> {
     Ok(vec![SeccompRule::new(vec![condition]).map_err(no_filter)?])
-}
-
-/// The argument has none of these bits, where it is compared with 0.
-const fn without(flags: i32) -> SeccompCmpOp {
-    SeccompCmpOp::MaskedEq(bits(flags))
 }
 
 fn condition(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCondition, i32> {
@@ -323,7 +330,7 @@ mod tests {
         let before: Vec<_> = in_a_thread(|| attempts().collect());
         assert_eq!(refused(&before), Vec::<&str>::new(), "the attempts prove nothing: {before:?}");
         let after: Vec<_> = in_a_thread(|| {
-            thread(Rights { files: false, sockets: &[] }).unwrap();
+            thread(Rights { files: false, threads: false, sockets: &[] }).unwrap();
             attempts().collect()
         });
         assert_eq!(refused(&after).len(), after.len(), "{after:?}");
@@ -335,23 +342,35 @@ mod tests {
     #[test]
     fn row_107_a_thread_has_the_rights_of_its_row_and_no_more() {
         for families in [&[Family::Ip][..], &[Family::Can, Family::Netlink], &Family::ALL] {
-            for files in [false, true] {
+            for (files, threads) in [(false, false), (false, true), (true, false)] {
                 let tried: Vec<_> = in_a_thread(move || {
-                    thread(Rights { files, sockets: families }).unwrap();
+                    thread(Rights { files, threads, sockets: families }).unwrap();
                     attempts().collect()
                 });
                 let refused = refused(&tried);
                 assert_eq!(!refused.contains(&"file"), files, "{tried:?}");
+                assert_eq!(!refused.contains(&"thread"), threads, "{tried:?}");
                 for family in Family::ALL {
                     let name = format!("socket {}", family.name());
                     let is_refused = refused.iter().any(|what| *what == name);
                     assert_ne!(is_refused, families.contains(&family), "{name}: {tried:?}");
                 }
-                for never in ["program", "process", "thread", "signal", "executable memory", "socket other"] {
+                for never in ["program", "process", "signal", "executable memory", "socket other"] {
                     assert!(refused.contains(&never), "{never}: {tried:?}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_a_thread_starts_has_no_more_rights() {
+        let tried: Vec<_> = in_a_thread(|| {
+            thread(Rights { files: false, threads: true, sockets: &[Family::Unix] }).unwrap();
+            in_a_thread(|| attempts().collect())
+        });
+        let allowed = ["thread", "socket unix"];
+        assert_eq!(refused(&tried).len(), tried.len() - allowed.len(), "{tried:?}");
+        assert!(allowed.iter().all(|what| !refused(&tried).contains(what)), "{tried:?}");
     }
 
     #[test]
@@ -368,7 +387,7 @@ mod tests {
     fn an_abort_is_still_one() {
         // A panic within a panic sends itself a signal; this one does nothing by default.
         let own = in_a_thread(|| {
-            thread(Rights { files: false, sockets: &[] }).unwrap();
+            thread(Rights { files: false, threads: false, sockets: &[] }).unwrap();
             nix::sys::signal::raise(nix::sys::signal::Signal::SIGURG)
         });
         assert_eq!(own, Ok(()));
