@@ -468,10 +468,7 @@ pub fn table() -> String {
     out.push_str("what a thread may open once it runs\n");
     for thread in Thread::ALL {
         let ThreadSpec { name, rights, .. } = thread.spec();
-        let files = if rights.files { "files, " } else { "" };
-        let threads = if rights.threads { "threads, " } else { "" };
-        let families: Vec<_> = rights.sockets.iter().map(|family| family.name()).collect();
-        let _ = writeln!(out, "  {name:<9} {files}{threads}sockets: {}", families.join(", "));
+        let _ = writeln!(out, "  {name:<9} {rights}");
     }
     out.push_str("channels\n");
     for edge in Edge::ALL {

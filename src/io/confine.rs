@@ -62,6 +62,16 @@ pub struct Rights {
     pub sockets: &'static [Family],
 }
 
+impl core::fmt::Display for Rights {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        for (_, name) in [(self.files, "files"), (self.threads, "threads")].iter().filter(|(has, _)| *has) {
+            write!(f, "{name}, ")?;
+        }
+        let families: Vec<_> = self.sockets.iter().map(|family| family.name()).collect();
+        write!(f, "sockets: {}", families.join(", "))
+    }
+}
+
 impl Rights {
     /// What the whole program has: files, and sockets of the families that it uses.
     pub const PROGRAM: Self = Self { files: true, threads: true, sockets: &Family::ALL };
@@ -84,8 +94,6 @@ const NOT_THE_PROGRAM: &[i64] = &[
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
-    // A program without a file.
-    libc::SYS_memfd_create,
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_pivot_root,
@@ -124,12 +132,18 @@ const NOT_A_THREAD: &[i64] = &[
     libc::SYS_pidfd_send_signal,
     libc::SYS_prlimit64,
     libc::SYS_setpriority,
-    libc::SYS_sched_setscheduler,
-    libc::SYS_sched_setparam,
-    libc::SYS_sched_setattr,
     libc::SYS_sched_setaffinity,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_setrlimit,
+];
+
+/// A thread that starts no thread has its priority by now; the host of the built-in bus takes its own.
+const NO_THREADS: &[i64] = &[
+    libc::SYS_clone,
+    libc::SYS_clone3,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setattr,
 ];
 
 /// Everything that opens, makes, changes or removes what has a path.
@@ -216,7 +230,7 @@ pub fn thread(rights: Rights) -> Result<(), i32> {
     if rights.threads {
         rules.insert(libc::SYS_clone, no_process()?);
     } else {
-        rules.extend(always(&[libc::SYS_clone, libc::SYS_clone3]));
+        rules.extend(always(NO_THREADS));
     }
     let exec = bits(libc::PROT_EXEC);
     for (call, argument) in [(libc::SYS_mmap, 2), (libc::SYS_mprotect, 2), (libc::SYS_pkey_mprotect, 2)] {
