@@ -275,7 +275,8 @@ fn row_90_memory_and_descriptors_stay_flat_over_reconnects() {
     reconnect(5);
     let (open, resident) = (descriptors(), resident_kib());
     reconnect(20);
-    assert_eq!(descriptors(), open);
+    // main opens files for a moment, once a second; one that leaks with each connection stays.
+    wait_for(|| descriptors() <= open, "as few descriptors as before");
     let grown = resident_kib().saturating_sub(resident);
     // Log lines and the journal's pipe may touch a few pages for the first time; 25 leaked buffers would be 400 KiB.
     assert!(grown <= 256, "grew by {grown} KiB from {resident} KiB");
