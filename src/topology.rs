@@ -133,7 +133,7 @@ impl Thread {
                 name: "rcsp",
                 waits_on: "the listener and its clients in one poll, 100 ms at most",
                 priority: None,
-                rights: sockets(&[Family::Ip]),
+                rights: sockets(&[Family::Ip, Family::Netlink, Family::Unix]), // asks for bit rates
                 duty: "management plane: answers how the gateway is, tells events; can ask for a stop, never for motion",
             },
             Self::Assetto => ThreadSpec {

@@ -251,7 +251,7 @@ fn row_107_a_reader_that_is_taken_over_opens_no_file_and_starts_nothing_and_the_
     let kept = [
         ("ocp", &["socket ip", "socket ip6"][..]),
         ("can", &["thread", "socket can", "socket netlink", "socket unix"]),
-        ("rcsp", &["socket ip", "socket ip6"]),
+        ("rcsp", &["socket ip", "socket ip6", "socket netlink", "socket unix"]),
     ];
     let mut bench = Bench::driving();
     for (thread, _) in kept {

@@ -276,7 +276,7 @@ def sandbox(system):
     # What a thread that reads what others sent keeps of it: sockets of its own families.
     threads = dict(map(str.split, system.ask(
         f"for task in /proc/{pid}/task/*; do echo $(cat $task/comm) ${{task##*/}}; done").splitlines()))
-    families = {"ocp": {2, 10}, "rcsp": {2, 10}, next(name for name in threads if name.startswith("can-")): {1, 16, 29}}
+    families = {"ocp": {2, 10}, "rcsp": {1, 2, 10, 16}, next(name for name in threads if name.startswith("can-")): {1, 16, 29}}
     for name, kept in families.items():
         told = dict(line.split(": ", 1) for line in system.ask(
             f"perl /bench/inside.pl {threads[name]} open /etc/ocpcan/ocpcan.toml create /run/ocpcan/new exec /usr/bin/ocpcan "
