@@ -319,6 +319,20 @@ class Bench:
         self.link_up(adapter.interface)
         return adapter
 
+    @contextlib.contextmanager
+    def slow_modprobe(self):
+        """Whom the kernel lets wait for a module waits for 2 s, and gets none."""
+        setting = Path("/proc/sys/kernel/modprobe")
+        before = setting.read_text().strip()
+        slow = self.folder / "slow-modprobe"
+        slow.write_text("#!/bin/sh\nsleep 2\nexit 1\n")
+        slow.chmod(0o755)
+        setting.write_text(str(slow))
+        try:
+            yield
+        finally:
+            setting.write_text(before)
+
     def link_up(self, name):
         self._set_up(name, True)
 
