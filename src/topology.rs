@@ -21,7 +21,7 @@ use self::station::StationNews;
 use self::tunnel::{News, Peers};
 use crate::can::Frame;
 use crate::io::canbus::{OpenCause, Port};
-use crate::io::confine::{Family, Rights};
+use crate::io::confine::{Family, Rights, Unconfined};
 use crate::io::tcp::LinkError;
 use crate::limits::{BUSES, COMMAND_DEPTH, EVENT_DEPTH, FEEDBACK_DEPTH, HAPPENING_DEPTH};
 use crate::nodes::management::history::Happening;
@@ -445,12 +445,7 @@ pub enum Event {
         errno: i32,
     },
     /// The kernel does not hold a thread to its rights.
-    NotConfined {
-        /// The thread.
-        thread: Thread,
-        /// The kernel's error number.
-        errno: i32,
-    },
+    NotConfined(Thread, Unconfined),
     /// The watchdog has ended; nothing will be sent any more.
     WatchdogEnded,
 }

@@ -310,10 +310,18 @@ fn row_103_and_105_a_sealed_file_that_was_cut_off_or_came_from_another_computer_
     let cut = whole.split("[rcsp]").next().unwrap();
     assert!(cut.len() < whole.len());
     fs::write(&path, cut).unwrap();
-    assert_eq!(
-        ocpcan(&["check", "--quiet", "--config", config]).status.code(),
-        Some(0),
-        "the seal is what finds it"
+    let seal = path.with_extension("toml.seal");
+    let kept = fs::read(&seal).unwrap();
+    let check = |sys: &str| ocpcan(&["check", "--quiet", "--config", config, "--sys", sys]);
+    fs::remove_file(&seal).unwrap();
+    assert_eq!(check(&here).status.code(), Some(0), "the seal is what finds it");
+    fs::write(&seal, kept).unwrap();
+    // An upgrade asks `check` whether the new program would start.
+    let checked = check(&here);
+    assert!(
+        checked.status.code() == Some(78) && err(&checked).contains("it was cut off"),
+        "{}",
+        err(&checked)
     );
     refused(&here, "it was cut off");
     let doctor = ocpcan(&["doctor", "--json", "--config", config, "--sys", &here]);

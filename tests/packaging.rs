@@ -495,6 +495,7 @@ exec "$@"
 echo "ocpcan $*" >> "$LOG"
 case $1 in
     check)
+        [ "$CHECK" != impossible ] || { echo "Failed to start transient service unit" >&2; exit 1; }
         [ "$CHECK" = good ] || { echo "ocpcan: arm.switch: is wrong" >&2; exit 78; }
         [ "$2" != --json ] || printf '{\n  "bus": {\n    "listen": "x:1"\n  },\n  "rcsp": {\n    "listen": "127.0.0.1:4711",\n  }\n}\n'
         ;;
@@ -549,6 +550,8 @@ esac
     }
     let (restarted, said) = upgraded("yes", "bad", "SAFE", "SAFE");
     assert!(!restarted && said.contains("arm.switch") && said.contains("NOT restarted"), "{said}");
+    let (restarted, said) = upgraded("yes", "impossible", "SAFE", "SAFE");
+    assert!(!restarted && said.contains("could not be tried (1)") && !said.contains("refuses"), "{said}");
     assert_eq!(
         upgraded("no", "good", "SAFE", "SAFE"),
         (false, String::new()),

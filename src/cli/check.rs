@@ -62,14 +62,29 @@ pub fn run(args: &Args) -> u8 {
         complain(&format!("{}: {error}", seal::path(&args.config).display()));
         return exit::IO;
     }
-    if args.quiet {
+    // What `run` refuses is not good here either.
+    let broken = seal::check(&args.config, digest, &args.sys).err();
+    let code = if args.quiet {
         for warning in warnings {
             complain(&format!("warning: {warning}"));
         }
-        return exit::OK;
+        exit::OK
+    } else {
+        show(args, &loaded)
+    };
+    match broken {
+        Some(broken) => {
+            complain(&format!("{}: {broken}; nothing is sent", args.config.display()));
+            exit::CONFIG
+        }
+        None => code,
     }
+}
+
+/// Prints the configuration in the form that was asked for.
+fn show(args: &Args, loaded: &Loaded) -> u8 {
     if args.json {
-        let Loaded::Vehicle(config) = &loaded else {
+        let Loaded::Vehicle(config) = loaded else {
             complain("--json is for a vehicle's configuration; this one has role = \"operator\"");
             return exit::USAGE;
         };
@@ -78,7 +93,7 @@ pub fn run(args: &Args) -> u8 {
     }
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let _ = match &loaded {
+    let _ = match loaded {
         Loaded::Vehicle(config) => report(&mut text, config),
         Loaded::Operator(config) => station::report(&mut text, config),
     };

@@ -6,6 +6,7 @@
 use super::tcpcan;
 use crate::config::Config;
 use crate::io::canbus::{OpenCause, OpenError};
+use crate::io::confine::Unconfined;
 use crate::io::tcp::LinkError;
 use crate::nodes::assetto::Standing;
 use crate::nodes::management::history::Happening;
@@ -57,19 +58,23 @@ pub(super) fn of_event(event: &Event, config: &Config) -> Option<Happening> {
         Event::RealTimeRefused { thread, .. } => {
             Happening::Warning(format!("thread {} runs without real-time priority", thread.spec().name))
         }
-        Event::NotConfined { thread, errno } => {
-            Happening::Warning(format!("thread {} {}", thread.spec().name, not_confined(*errno)))
+        Event::NotConfined(thread, why) => {
+            Happening::Warning(format!("thread {} {}", thread.spec().name, not_confined(*why)))
         }
         Event::WatchdogEnded => return None,
     })
 }
 
 /// What is said of a thread, or of the program, that the kernel does not hold to its rights.
-pub(super) fn not_confined(errno: i32) -> String {
-    let why = nix::errno::Errno::from_raw(errno).desc();
-    format!(
-        "may do whatever its user may: the kernel installs no filter of system calls ({why}; CONFIG_SECCOMP_FILTER)"
-    )
+pub(super) fn not_confined(why: Unconfined) -> String {
+    let desc = |errno| nix::errno::Errno::from_raw(errno).desc();
+    match why {
+        Unconfined::Filter(errno) => format!(
+            "may do whatever its user may: the kernel installs no filter of system calls ({}; CONFIG_SECCOMP_FILTER)",
+            desc(errno)
+        ),
+        Unconfined::Capabilities(errno) => format!("keeps root's capabilities: {}", desc(errno)),
+    }
 }
 
 /// What the log says of the simulated car.

@@ -232,8 +232,8 @@ impl Main {
             }),
         };
         // Every thread inherits it.
-        if let Err(errno) = confine::program() {
-            self.log.warning(format_args!("the program {}", happening::not_confined(errno)));
+        if let Err(why) = confine::program() {
+            self.log.warning(format_args!("the program {}", happening::not_confined(why)));
         }
         let gateway = match Gateway::start(&self.config, options) {
             Ok(gateway) => gateway,
@@ -364,10 +364,10 @@ impl Main {
                     "thread {name} runs without real-time priority: {text} (LimitRTPRIO=49)"
                 ));
             }
-            Event::NotConfined { thread, errno } => self.log.warning(format_args!(
+            Event::NotConfined(thread, why) => self.log.warning(format_args!(
                 "thread {} {}",
                 thread.spec().name,
-                happening::not_confined(*errno)
+                happening::not_confined(*why)
             )),
             Event::Requested(command, by, outcome) => {
                 self.log.notice(format_args!("RCSP: {command} by {by}: {outcome}"));

@@ -8,8 +8,9 @@
 //! Owns the seal's file and its reading. Relies on the digest of `config`. Never repairs anything.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Where a board says its own number, below `/sys`; it stays with the board when the card goes to another one.
@@ -73,6 +74,8 @@ pub(super) fn write(config: &Path, digest: &str, sys: &Path) -> io::Result<()> {
     let place = path(config);
     let draft = place.with_extension("seal.new");
     let mut file = File::create(&draft)?;
+    // The service's user reads it, whatever umask the person has who seals.
+    file.set_permissions(Permissions::from_mode(0o644))?;
     writeln!(file, "{digest} {}", machine(sys))?;
     file.sync_all()?;
     // What was sealed must be on the disk too: a power cut in the next minute is what this is for.
@@ -141,6 +144,11 @@ mod tests {
         write(&config, "00fe", &there).unwrap();
         assert_eq!(check(&config, "00fe", &there), Ok(true), "sealed anew");
         assert!(!path(&config).with_extension("seal.new").exists());
+        assert_eq!(
+            fs::metadata(path(&config)).unwrap().permissions().mode() & 0o777,
+            0o644,
+            "the service reads it"
+        );
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -67,8 +67,8 @@ pub(super) fn run(config: StationConfig, vehicle: Option<String>, listen_only: b
         vehicle,
         listen_only,
     };
-    if let Err(errno) = confine::program() {
-        log.warning(format_args!("the program {}", happening::not_confined(errno)));
+    if let Err(why) = confine::program() {
+        log.warning(format_args!("the program {}", happening::not_confined(why)));
     }
     let station = match Station::start(options) {
         Ok(station) => station,
@@ -191,7 +191,7 @@ pub(super) fn line(news: &StationNews, address: &str) -> String {
         }
         StationNews::Bus { what, .. } => format!("bus: {what}"),
         StationNews::BusUnavailable { .. } => "bus: cannot be opened; trying again".to_owned(),
-        StationNews::NotConfined(errno) => format!("thread station {}", happening::not_confined(*errno)),
+        StationNews::NotConfined(why) => format!("thread station {}", happening::not_confined(*why)),
         StationNews::Panicked => "thread station panicked: the panel's data stop".to_owned(),
     }
 }

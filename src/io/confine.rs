@@ -1,8 +1,8 @@
 //! What the program and its threads may still ask of the kernel once they run (seccomp, capabilities).
 //!
 //! Owns the two lists of what is refused: for the whole program, and for a thread that reads what others sent; and what of
-//! root's capabilities is kept. Relies on `seccompiler` and `rustix`. A filter is for ever and goes on to every thread that the filtered one starts; a call that is refused
-//! gets EPERM, because a gateway that is killed for a call nobody thought of would be a worse one. Never a wall by itself:
+//! root's capabilities is kept. Relies on `seccompiler` and `rustix`. A filter is for ever and goes on to every thread that the
+//! filtered one starts; a call that is refused gets EPERM, because a gateway that is killed for a call nobody thought of would be a worse one. Never a wall by itself:
 //! the threads share their memory. It takes away what an intruder would do next.
 
 use std::collections::BTreeMap;
@@ -88,14 +88,25 @@ const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE
     .union(CapabilitySet::SYS_NICE)
     .union(CapabilitySet::SYS_RESOURCE);
 
-/// Gives up the other capabilities for the calling thread and those that it starts.
-fn give_up_capabilities() -> Result<(), i32> {
-    let errno = |error: rustix::io::Errno| error.raw_os_error();
+/// What the kernel refused, with its error number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unconfined {
+    /// A filter of system calls: the program or the thread may ask for whatever its user may.
+    Filter(i32),
+    /// To give up capabilities. The filters are there.
+    Capabilities(i32),
+}
+
+/// Gives up the other capabilities for the calling thread and those that it starts. Asks for nothing where there are none:
+/// the service's sandbox forbids the call.
+fn give_up_capabilities() -> Result<(), Unconfined> {
+    let errno = |error: rustix::io::Errno| Unconfined::Capabilities(error.raw_os_error());
     let mut sets = capabilities(None).map_err(errno)?;
+    let before = sets;
     sets.effective &= KEPT;
     sets.permitted &= KEPT;
     sets.inheritable &= KEPT;
-    set_capabilities(None, sets).map_err(errno)
+    if sets == before { Ok(()) } else { set_capabilities(None, sets).map_err(errno) }
 }
 
 /// Nobody in the program starts programs or processes, looks into other processes, or changes the system.
@@ -124,6 +135,9 @@ const NOT_THE_PROGRAM: &[i64] = &[
     libc::SYS_fsopen,
     libc::SYS_open_tree,
     libc::SYS_move_mount,
+    libc::SYS_fspick,
+    libc::SYS_fsmount,
+    libc::SYS_mount_setattr,
     libc::SYS_open_by_handle_at,
     libc::SYS_add_key,
     libc::SYS_request_key,
@@ -167,7 +181,8 @@ const NO_THREADS: &[i64] = &[
     libc::SYS_sched_setattr,
 ];
 
-/// Everything that opens, makes, changes or removes what has a path.
+/// Everything that opens, makes, changes or removes what has a path. A thread with Unix sockets may still connect to one that
+/// has a path.
 const NO_FILES: &[i64] = &[
     libc::SYS_openat,
     libc::SYS_openat2,
@@ -178,6 +193,7 @@ const NO_FILES: &[i64] = &[
     libc::SYS_linkat,
     libc::SYS_symlinkat,
     libc::SYS_fchmodat,
+    libc::SYS_fchmodat2,
     libc::SYS_fchownat,
     libc::SYS_truncate,
     libc::SYS_utimensat,
@@ -187,6 +203,12 @@ const NO_FILES: &[i64] = &[
     libc::SYS_lsetxattr,
     libc::SYS_removexattr,
     libc::SYS_lremovexattr,
+    // setxattrat, removexattrat, open_tree_attr: newer than the C library's headers, and of one number everywhere.
+    463,
+    466,
+    467,
+    libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
     libc::SYS_inotify_init1,
     libc::SYS_fanotify_init,
     libc::SYS_getdents64,
@@ -215,6 +237,12 @@ const NO_FILES: &[i64] = &[
     libc::SYS_chown,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_lchown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_utime,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_utimes,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_futimesat,
 ];
 
 /// Refuses for the whole program, for ever, what it never does: programs, processes, other processes' memory, the system's
@@ -222,9 +250,15 @@ const NO_FILES: &[i64] = &[
 /// called before the first thread is started.
 ///
 /// # Errors
-/// The kernel's number: it has no seccomp, or does not allow it. No call is refused then.
-pub fn program() -> Result<(), i32> {
-    give_up_capabilities()?;
+/// [`Unconfined`]: the kernel has no seccomp, or does not allow it. The program can go on.
+pub fn program() -> Result<(), Unconfined> {
+    // Before the filters, and no reason to go without them.
+    let given_up = give_up_capabilities();
+    filter_program().map_err(Unconfined::Filter)?;
+    given_up
+}
+
+fn filter_program() -> Result<(), i32> {
     let mut rules = always(NOT_THE_PROGRAM);
     rules.insert(libc::SYS_socket, sockets_beyond(&Family::ALL)?);
     rules.insert(libc::SYS_clone, no_process()?);
@@ -242,10 +276,15 @@ fn no_process() -> Result<Vec<SeccompRule>, i32> {
 /// be executed. To be called once it has its priority.
 ///
 /// # Errors
-/// The kernel's number: it has no seccomp, or does not allow it. No call is refused then.
-pub fn thread(rights: Rights) -> Result<(), i32> {
+/// [`Unconfined`]: the kernel has no seccomp, or does not allow it. The thread can go on.
+pub fn thread(rights: Rights) -> Result<(), Unconfined> {
     // A library's user may have started the thread without `program`.
-    give_up_capabilities()?;
+    let given_up = give_up_capabilities();
+    filter_thread(rights).map_err(Unconfined::Filter)?;
+    given_up
+}
+
+fn filter_thread(rights: Rights) -> Result<(), i32> {
     let mut rules = always(NOT_THE_PROGRAM);
     rules.extend(always(NOT_A_THREAD));
     if !rights.files {
@@ -426,7 +465,7 @@ mod tests {
     fn row_51_who_was_started_by_root_waits_for_no_modprobe() {
         let held = || capabilities(None).unwrap().effective;
         if !held().contains(CapabilitySet::NET_ADMIN) {
-            println!("giving up capabilities needs some (root): not tried here");
+            println!("row 51: giving up capabilities needs some (root): not tried here");
             return;
         }
         let by_program = in_a_thread(move || {
@@ -442,6 +481,22 @@ mod tests {
             assert!(KEPT.contains(left) && !left.contains(CapabilitySet::NET_ADMIN), "{left:?}");
             assert!(!left.is_empty(), "files of others can be read all the same");
         }
+    }
+
+    #[test]
+    fn row_107_where_the_sandbox_forbids_to_give_up_capabilities_the_filters_are_there_all_the_same() {
+        // As the unit of the package does, whose user has nothing to give up; who has, is told.
+        let tried = in_a_thread(|| {
+            let refused = install(always(&[libc::SYS_capset]), Errno::EPERM);
+            let told = (refused, thread(Rights { files: false, threads: false, sockets: &[] }));
+            (told, attempts().collect::<Vec<_>>())
+        });
+        let (told, tried) = tried;
+        let sets = capabilities(None).unwrap();
+        let more = !KEPT.contains(sets.permitted.union(sets.inheritable));
+        let expected = if more { Err(Unconfined::Capabilities(Errno::EPERM as i32)) } else { Ok(()) };
+        assert_eq!(told, (Ok(()), expected));
+        assert_eq!(refused(&tried).len(), tried.len(), "{tried:?}");
     }
 
     #[test]

@@ -351,8 +351,8 @@ impl Spawner<'_> {
                     }
                 }
                 // After the priority, which it may not change any more.
-                if let Err(errno) = confine::thread(thread.spec().rights) {
-                    events.offer(Event::NotConfined { thread, errno });
+                if let Err(why) = confine::thread(thread.spec().rights) {
+                    events.offer(Event::NotConfined(thread, why));
                 }
                 if catch_unwind(AssertUnwindSafe(body)).is_err() {
                     shared.note_panic(clock::now());

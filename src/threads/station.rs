@@ -105,8 +105,8 @@ impl Station {
         let own = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("station".to_owned()).spawn(move || {
             let mut ends = ends;
-            if let Err(errno) = confine::thread(Thread::Station.spec().rights) {
-                news_tx.offer(StationNews::NotConfined(errno));
+            if let Err(why) = confine::thread(Thread::Station.spec().rights) {
+                news_tx.offer(StationNews::NotConfined(why));
             }
             let ended = catch_unwind(AssertUnwindSafe(|| ends.run()));
             if ended.is_err() {

@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::io::canbus::OpenCause;
+use crate::io::confine::Unconfined;
 use crate::io::tcp::LinkError;
 use crate::nodes::player::{FeedbackError, GiveUp, PlayerCounters};
 use crate::nodes::station::Choice;
@@ -42,8 +43,8 @@ pub enum StationNews {
         /// Faults of the vehicle's side.
         receiver: Vec<String>,
     },
-    /// The kernel does not hold the thread to its rights: the errno.
-    NotConfined(i32),
+    /// The kernel does not hold the thread to its rights.
+    NotConfined(Unconfined),
     /// The Player seems not to take our data.
     LockedOut,
     /// A message was longer than OCP takes: its bytes.

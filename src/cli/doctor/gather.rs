@@ -130,8 +130,9 @@ pub(super) fn gather(path: &Path, sys: &Path) -> Facts {
         PeerFacts { key, name, address, reached }
     });
     let descriptions = config.as_ref().map_or(&[][..], |config| &config.descriptions);
-    let files: Vec<PathBuf> =
+    let mut files: Vec<PathBuf> =
         core::iter::once(path.to_path_buf()).chain(descriptions.iter().map(|one| one.path.clone())).collect();
+    files.extend(Some(seal::path(path)).filter(|seal| seal.exists()));
     Facts {
         path: path.to_path_buf(),
         config,

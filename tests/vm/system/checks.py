@@ -396,20 +396,29 @@ def an_upgrade_that_refuses_the_configuration_changes_nothing(system):
     system.start()
     old = system.pid()
     system.ask("cp /etc/ocpcan/ocpcan.toml /bench/good.toml && echo 'no_such_key = 1' >> /etc/ocpcan/ocpcan.toml")
-    said = upgrade(system, "newer")
-    ours = [line for line in said.splitlines() if re.match(r"ocpcan|error|/etc/ocpcan", line)]
-    expect(system.pid() == old, f"the old process {old} is gone: {system.pid()}; {said}")
-    expect(re.search(r"NOT restarted.*\n?.*refuses", said), f"it does not say so: {said}")
-    expect("no_such_key" in said, f"it does not say why: {said}")
-    system.note("the installer says: " + " | ".join(ours[:4]))
-    # What root may read and the service may not.
-    system.ask("cp /bench/good.toml /etc/ocpcan/ocpcan.toml && chmod 640 /etc/ocpcan/example.dbc")
-    said = upgrade(system, "package")
-    told = system.machine.run("ocpcan doctor")
-    system.ask("chmod 644 /etc/ocpcan/example.dbc")
-    expect(system.pid() == old, f"the old process {old} is gone: {system.pid()}; {said}")
-    expect("NOT restarted" in said and "ermission denied" in said, f"it does not say so: {said}")
-    expect(told[0] == 69 and "may not read it" in " ".join(told[1].split()), f"the doctor: {told}")
+    try:
+        said = upgrade(system, "newer")
+        ours = [line for line in said.splitlines() if re.match(r"ocpcan|error|/etc/ocpcan", line)]
+        expect(system.pid() == old, f"the old process {old} is gone: {system.pid()}; {said}")
+        expect(re.search(r"NOT restarted.*\n?.*refuses", said), f"it does not say so: {said}")
+        expect("no_such_key" in said, f"it does not say why: {said}")
+        system.note("the installer says: " + " | ".join(ours[:4]))
+        # What root may read and the service may not.
+        system.ask("cp /bench/good.toml /etc/ocpcan/ocpcan.toml && chmod 640 /etc/ocpcan/example.dbc")
+        said = upgrade(system, "package")
+        told = system.machine.run("ocpcan doctor")
+        expect(system.pid() == old, f"the old process {old} is gone: {system.pid()}; {said}")
+        expect("NOT restarted" in said and "ermission denied" in said, f"it does not say so: {said}")
+        expect(told[0] == 69 and "may not read it" in " ".join(told[1].split()), f"the doctor: {told}")
+        # A good file that is not the sealed one: the service would not start with it.
+        system.ask("chmod 644 /etc/ocpcan/example.dbc && umask 077 && ocpcan check --quiet --seal && echo '# changed' >> "
+                   "/etc/ocpcan/ocpcan.toml")
+        said = upgrade(system, "newer")
+        expect(system.pid() == old, f"the old process {old} is gone: {system.pid()}; {said}")
+        expect("NOT restarted" in said and "not sealed again" in said, f"it does not say so: {said}")
+    finally:
+        system.ask("cp /bench/good.toml /etc/ocpcan/ocpcan.toml && chmod 644 /etc/ocpcan/example.dbc && "
+                   "rm -f /etc/ocpcan/ocpcan.toml.seal")
 
 
 @check
