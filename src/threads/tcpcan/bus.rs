@@ -17,7 +17,8 @@ use crate::time::{Duration, Instant};
 /// Time between two attempts to open a bus that is not there.
 pub(super) const REOPEN: Duration = Duration::from_millis(100);
 
-/// Receive buffer on the bus, as the kernel counts it: 2,731 frames, 300 ms of a full 1 Mbit/s bus.
+/// Receive buffer on the bus, as the kernel counts it: 2,731 frames, 300 ms of a full 1 Mbit/s bus. So much only where
+/// `net.core.rmem_max` allows it, or for `ocpcan tcpcan` as root; the kernel's default maximum is 554 frames, 60 ms.
 const RCVBUF: usize = 1 << 20;
 
 /// How often a bus without a peer is read: the smallest receive buffer there is (the built-in bus, about 277 frames)

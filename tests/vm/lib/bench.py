@@ -13,6 +13,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -323,15 +324,24 @@ class Bench:
     def slow_modprobe(self):
         """Whom the kernel lets wait for a module waits for 10 s, and gets none. In a guest only: it is the whole kernel's."""
         if self.mode == "native":
+            self.note("modprobe is as it was: this kernel is not the test's own")
             yield
             return
         setting = Path("/proc/sys/kernel/modprobe")
         before = setting.read_text().strip()
         slow = self.folder / "slow-modprobe"
-        slow.write_text("#!/bin/sh\nsleep 10\nexit 1\n")
+        asked = self.folder / "modprobe-was-asked"
+        slow.write_text(f"#!/bin/sh\n: > {asked}\nsleep 10\nexit 1\n")
         slow.chmod(0o755)
         setting.write_text(str(slow))
         try:
+            # The kernel does run it, for a question of root's.
+            question = "import socket; socket.if_nametoindex('nosuchlink0')"
+            with subprocess.Popen([sys.executable, "-c", question], stderr=subprocess.DEVNULL) as one:
+                try:
+                    wait_for(asked.exists, 5, "the kernel runs the slow modprobe")
+                finally:
+                    one.kill()
             yield
         finally:
             setting.write_text(before)

@@ -85,7 +85,11 @@ impl Account {
     fn of<'a>(user: User, named: impl Iterator<Item = &'a str>) -> Self {
         let name = CString::new(user.name.as_str()).unwrap_or_default();
         let mut groups = getgrouplist(&name, user.gid).unwrap_or_else(|_| vec![user.gid]);
-        groups.extend(named.filter_map(|name| Some(Group::from_name(name).ok()??.gid)));
+        // systemd takes names and numbers, and shows them as they were written.
+        let number = |name: &str| name.parse().ok().map(Gid::from_raw);
+        groups.extend(
+            named.filter_map(|name| number(name).or_else(|| Some(Group::from_name(name).ok()??.gid))),
+        );
         Self { user, groups }
     }
 }
@@ -147,9 +151,12 @@ mod tests {
         mode(&file, 0o640);
         assert_eq!(found(&file), [(file.clone(), Unreadable::Refused(file.clone()))]);
         // A group of the unit's own opens it.
-        let own = Group::from_gid(Gid::from_raw(fs::metadata(&file).unwrap().gid())).unwrap().unwrap().name;
-        let text = format!("{LOADED}SupplementaryGroups=nosuchgroup {own}\n");
-        assert_eq!(read(&text, std::slice::from_ref(&file)).unwrap().unreadable, []);
+        let gid = fs::metadata(&file).unwrap().gid();
+        let name = Group::from_gid(Gid::from_raw(gid)).unwrap().map(|group| group.name);
+        for own in [Some(gid.to_string()), name].into_iter().flatten() {
+            let text = format!("{LOADED}SupplementaryGroups=nosuchgroup {own}\n");
+            assert_eq!(read(&text, std::slice::from_ref(&file)).unwrap().unreadable, [], "{own}");
+        }
         mode(&file, 0o644);
         mode(&folder, 0o700);
         assert_eq!(found(&file), [(file.clone(), Unreadable::Refused(folder.clone()))]);
