@@ -29,6 +29,9 @@ from reaction import ARMS_PER_PROCESS, QUICK, report, text_after
 DESK_BUS, DRIVE_BUS = "vcan-desk", "vcan-drive"
 PANEL, DASH = 0x500, 0x501
 PANEL_PERIOD_NS = 20_000_000
+# Where the lever's trembling is all that changes: twice as many frames as the Player sends messages, and never the same two
+# steps on, so that no two of those messages are alike, whatever the phases.
+TREMBLING = 2
 SEED = 20_261_126
 COUNT = int(os.environ.get("REACTION_N", "3"))
 
@@ -186,7 +189,7 @@ class Chain:
         self.panel_counter = (self.panel_counter + 1) % 16
         lever = self.lever * 10
         if self.trembles and self.lever:
-            lever += self.panel_counter % 2
+            lever += self.panel_counter % 4
         data = struct.pack("<HBBBBB", lever, self.is_seated << 6, 0, 0, 0, self.panel_counter << 4)
         self.panel_sent_ns = time.time_ns()
         self.out.send(to_bytes(Frame(id=PANEL, data=data + bytes([crc8_j1850(data)]))))
@@ -267,10 +270,13 @@ class Chain:
 
     def turn(self):
         """One period of the panel."""
-        self.panel_at = max(self.panel_at + PANEL_PERIOD_NS, time.monotonic_ns() - PANEL_PERIOD_NS)
-        self.pump(self.panel_at)
-        if self.is_plugged:
-            self.send_panel()
+        frames = TREMBLING if self.trembles else 1
+        period_ns = PANEL_PERIOD_NS // frames
+        for _ in range(frames):
+            self.panel_at = max(self.panel_at + period_ns, time.monotonic_ns() - period_ns)
+            self.pump(self.panel_at)
+            if self.is_plugged:
+                self.send_panel()
 
     def until(self, condition, within_s, what):
         deadline = time.monotonic() + within_s
