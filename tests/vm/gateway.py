@@ -290,7 +290,7 @@ def row_51_interface_deleted_and_made_again(bench):
     # The kernel starts this for root's question after an interface that is not there, and lets the one who asks wait.
     with bench.slow_modprobe():
         bench.run("ip", "link", "del", "vcan0")
-        told = drive.wait_state({"STOPPING", "SAFE"}, 5, "after the interface went away")
+        told = drive.wait_state({"STOPPING", "SAFE"}, 2, "after the interface went away")
         expect(told["cause"] == "bus_down", f"told {told}")
         drive.vehicle.kill()
     bench.vcan()
